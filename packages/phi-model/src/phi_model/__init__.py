@@ -1,0 +1,31 @@
+"""Small language models in numpy, forward and backward by hand. Knows ids, not text.
+
+>>> from phi_model import ModelConfig, build_model
+>>> build_model(ModelConfig.preset("gpt-1m")).config.n_parameters
+1180800
+"""
+
+from phi_model.build import build_model
+from phi_model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from phi_model.config import PRESETS, ModelConfig
+from phi_model.errors import CheckpointError, ConfigError, NotFiniteError, PhiModelError
+from phi_model.gpt import GPT
+from phi_model.gradcheck import GradientCheck, check_gradients
+
+__all__ = [
+    "GPT",
+    "PRESETS",
+    "Checkpoint",
+    "CheckpointError",
+    "ConfigError",
+    "GradientCheck",
+    "ModelConfig",
+    "NotFiniteError",
+    "PhiModelError",
+    "build_model",
+    "check_gradients",
+    "load_checkpoint",
+    "save_checkpoint",
+]
+
+__version__ = "0.1.0"

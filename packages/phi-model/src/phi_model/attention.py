@@ -1,0 +1,111 @@
+"""Causal softmax attention in [key, query] order, by blocks of queries.
+
+A block of queries sees only the keys up to its own end, so the empty upper triangle is never
+computed. Weights stay unnormalised: only the output is divided by their sum. No maximum is
+subtracted; a sum that is not comfortably within range sends the block down a safe path.
+
+Derived in docs/gradients.md, section 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["BLOCK", "attention", "attention_backward", "blocks"]
+
+Array = NDArray[Any]
+
+BLOCK = 64  # queries a block: smaller wastes less of the triangle, larger calls numpy less
+SUM_RANGE = (1e-15, 1e30)  # of the unnormalised weights: well inside float32
+
+
+def blocks(n_positions: int) -> Iterator[tuple[int, int]]:
+    """(first, end) of each block of queries."""
+    for first in range(0, n_positions, BLOCK):
+        yield first, min(first + BLOCK, n_positions)
+
+
+def attention(
+    q: Array, k: Array, v: Array, *, weights: list[Array], inverse_sum: Array, out: Array
+) -> None:
+    """Writes out [B, H, D, T]; keeps weights and inverse_sum for the backward pass.
+
+    q, k, v are [B, H, D, T], scores q.k already in units of log2 (see RopeTables);
+    weights[j] is [B, H, end, end - first] of block j; inverse_sum is [B, H, 1, T].
+    """
+    for (first, end), w in zip(blocks(q.shape[-1]), weights, strict=True):
+        total = inverse_sum[..., first:end]
+        with np.errstate(over="ignore", invalid="ignore"):
+            _block_weights(q[..., first:end], k[..., :end], first, w)
+            np.add.reduce(w, axis=-2, out=total, keepdims=True)
+            within = SUM_RANGE[0] < total.min() and total.max() < SUM_RANGE[1]
+        if not within:  # also when a NaN is among them
+            _block_weights_safe(q[..., first:end], k[..., :end], first, w)
+            np.add.reduce(w, axis=-2, out=total, keepdims=True)
+        np.matmul(v[..., :end], w, out=out[..., first:end])
+    np.reciprocal(inverse_sum, out=inverse_sum)
+    out *= inverse_sum
+
+
+def _block_weights(q: Array, k: Array, first: int, w: Array) -> None:
+    np.matmul(k.swapaxes(-1, -2), q, out=w)
+    np.exp2(w, out=w)
+    w[..., first:, :] *= _visible(w.shape[-1]).astype(w.dtype)
+
+
+def _block_weights_safe(q: Array, k: Array, first: int, w: Array) -> None:
+    """The same up to a factor for each query, which the division by the sum removes."""
+    np.matmul(k.swapaxes(-1, -2), q, out=w)
+    np.copyto(w[..., first:, :], -np.inf, where=~_visible(w.shape[-1]))
+    w -= w.max(axis=-2, keepdims=True)
+    np.exp2(w, out=w)
+
+
+def _visible(n: int) -> Array:
+    """True where the key (row) is not later than the query (column)."""
+    visible: Array = np.arange(n)[:, None] <= np.arange(n)
+    return visible
+
+
+def attention_backward(
+    dout: Array,
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    out: Array,
+    weights: list[Array],
+    inverse_sum: Array,
+    dq: Array,
+    dk: Array,
+    dv: Array,
+    scratch: Array,
+    dscores: list[Array],
+) -> None:
+    """Writes dq, dk, dv [B, H, D, T], but for the ln(2) of exp2; dout [B, H, D, T] is used up.
+
+    With p = weights * inverse_sum:  dv = dout p^T,  dscore = p * (v^T dout - sum_d dout * out),
+    dq = k dscore,  dk = q dscore^T. dscores are buffers shaped like weights, scratch like dout.
+    """
+    dout *= inverse_sum
+    np.multiply(dout, out, out=scratch)
+    delta = np.add.reduce(scratch, axis=-2, keepdims=True)
+    spans = list(blocks(q.shape[-1]))
+    for j in reversed(range(len(spans))):  # the last block sees every key, so it can write
+        first, end = spans[j]
+        w, ds, dout_block = weights[j], dscores[j], dout[..., first:end]
+        np.matmul(v[..., :end].swapaxes(-1, -2), dout_block, out=ds)
+        ds -= delta[..., first:end]
+        ds *= w
+        np.matmul(k[..., :end], ds, out=dq[..., first:end])
+        for dkv, left, right in ((dk, q[..., first:end], ds), (dv, dout_block, w)):
+            if j == len(spans) - 1:
+                np.matmul(left, right.swapaxes(-1, -2), out=dkv)
+            else:
+                part = scratch[..., :end]
+                np.matmul(left, right.swapaxes(-1, -2), out=part)
+                dkv[..., :end] += part

@@ -1,0 +1,112 @@
+"""The shape of a model, checked and explained, and the presets that users name.
+
+>>> ModelConfig.preset("gpt-1m").n_embd
+128
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from phi_model.errors import ConfigError
+
+__all__ = ["PRESETS", "ModelConfig"]
+
+# name -> (n_embd, n_layer, n_head); a name counts the parameters outside the embedding
+PRESETS: dict[str, tuple[int, int, int]] = {
+    "gpt-1k": (8, 1, 1),
+    "gpt-10k": (24, 1, 1),
+    "gpt-100k": (40, 4, 2),
+    "gpt-1m": (128, 4, 4),
+    "gpt-4m": (192, 6, 6),
+    "gpt-9m": (256, 8, 8),
+    "gpt-30m": (384, 12, 12),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The shape of a GPT: RMSNorm, RoPE, causal attention, SwiGLU, no biases.
+
+    Raises ConfigError when the numbers do not fit together.
+    """
+
+    kind: str = "gpt"
+    vocab_size: int = 1024
+    seq_len: int = 256  # tokens of context the model is trained on
+    n_layer: int = 4
+    n_head: int = 4
+    n_embd: int = 128
+    n_hidden: int = 0  # width of the MLP; 0 means 4 * n_embd
+    tied_head: bool = True  # the head shares the embedding's matrix
+    rope_base: float = 10_000.0  # Su et al. 2021, arXiv:2104.09864
+    norm_eps: float = 1e-5  # keeps RMSNorm finite on a zero vector
+
+    def __post_init__(self) -> None:
+        if self.n_hidden == 0:
+            object.__setattr__(self, "n_hidden", 4 * self.n_embd)
+        self._check_kind_and_sizes()
+        self._check_heads()
+
+    def _check_kind_and_sizes(self) -> None:
+        if self.kind != "gpt":
+            raise ConfigError(f"kind is {self.kind!r}; this version knows 'gpt'")
+        for name in ("vocab_size", "seq_len", "n_layer", "n_head", "n_embd", "n_hidden"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ConfigError(f"{name} is {value!r}; it must be a whole number, 1 or more")
+        for name in ("rope_base", "norm_eps"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 < value < float("inf"):
+                raise ConfigError(f"{name} is {value!r}; it must be a positive number")
+
+    def _check_heads(self) -> None:
+        if self.n_embd % self.n_head or self.head_size % 2:
+            fitting = [h for h in range(1, self.n_embd + 1) if self.n_embd % (2 * h) == 0]
+            raise ConfigError(
+                f"n_embd {self.n_embd} cannot be split into {self.n_head} heads of even size "
+                f"(RoPE rotates pairs); n_head may be {', '.join(map(str, fitting)) or 'none'}"
+                + ("" if fitting else ": choose an even n_embd")
+            )
+
+    @property
+    def head_size(self) -> int:
+        """Channels of one attention head."""
+        return self.n_embd // self.n_head
+
+    @property
+    def n_non_embedding(self) -> int:
+        """Parameters outside the embedding and the head."""
+        attention = 4 * self.n_embd * self.n_embd
+        mlp = 3 * self.n_embd * self.n_hidden
+        return self.n_layer * (attention + mlp + 2 * self.n_embd) + self.n_embd
+
+    @property
+    def n_parameters(self) -> int:
+        """All parameters; a tied head is counted once."""
+        return self.n_non_embedding + self.vocab_size * self.n_embd * (1 if self.tied_head else 2)
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> ModelConfig:
+        """The preset `name` with any field changed, e.g. vocab_size or seq_len."""
+        if name not in PRESETS:
+            raise ConfigError(f"no preset is called {name!r}; there are {', '.join(PRESETS)}")
+        n_embd, n_layer, n_head = PRESETS[name]
+        return cls.from_dict({"n_embd": n_embd, "n_layer": n_layer, "n_head": n_head, **changes})
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
+        """The config with these fields, the rest at their defaults; unknown names are refused."""
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(map(str, values)) - set(known))
+        if unknown:
+            raise ConfigError(
+                f"a model config has no field {', '.join(unknown)}; it has {', '.join(known)}"
+            )
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain values, as a checkpoint keeps them."""
+        return asdict(self)

@@ -1,0 +1,140 @@
+"""One transformer layer on a workspace: attention and MLP, each with its backward beside it.
+
+Residual stream x [C, N]:   x_mid = x + out attend(rope(qkv norm(x)))
+                            x_out = x_mid + down swiglu(gate_up norm(x_mid))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phi_model.attention import attention, attention_backward
+from phi_model.norm import rmsnorm, rmsnorm_backward
+from phi_model.rope import rotate
+from phi_model.swiglu import swiglu, swiglu_backward
+from phi_model.workspace import LayerActivations, Workspace
+
+__all__ = [
+    "attention_sublayer",
+    "attention_sublayer_backward",
+    "mlp_sublayer",
+    "mlp_sublayer_backward",
+]
+
+Array = NDArray[Any]
+Table = Mapping[str, Array]
+
+
+def attention_sublayer(ws: Workspace, kept: LayerActivations, p: Table, i: int) -> None:
+    """x -> x_mid."""
+    c = ws.config.n_embd
+    rmsnorm(
+        kept.x,
+        p[f"layers.{i}.attention_norm.gain"],
+        ws.config.norm_eps,
+        y=kept.attention_h,
+        rrms=kept.attention_rrms,
+    )
+    np.matmul(p[f"layers.{i}.attention.qkv"], kept.attention_h, out=kept.qkv)
+    q, k, v = (ws.heads(kept.qkv[j * c : (j + 1) * c]) for j in range(3))
+    rotate(ws.planes(kept.qkv[: 2 * c]), ws.rope.cos, ws.rope.sin, scratch=ws.plane_scratch())
+    attention(
+        q,
+        k,
+        v,
+        weights=kept.weights,
+        inverse_sum=kept.inverse_sum,
+        out=ws.heads(kept.attended),
+    )
+    np.matmul(p[f"layers.{i}.attention.out"], kept.attended, out=ws.scratch)
+    np.add(kept.x, ws.scratch, out=kept.x_mid)
+
+
+def attention_sublayer_backward(
+    ws: Workspace, kept: LayerActivations, p: Table, g: Table, i: int
+) -> None:
+    """ws.dx arrives as the gradient of x_mid and leaves as the gradient of x."""
+    c = ws.config.n_embd
+    np.matmul(ws.dx, kept.attended.T, out=g[f"layers.{i}.attention.out"])
+    np.matmul(p[f"layers.{i}.attention.out"].T, ws.dx, out=ws.dh)
+    q, k, v = (ws.heads(kept.qkv[j * c : (j + 1) * c]) for j in range(3))
+    dq, dk, dv = (ws.heads(ws.dqkv[j * c : (j + 1) * c]) for j in range(3))
+    attention_backward(
+        ws.heads(ws.dh),
+        q,
+        k,
+        v,
+        out=ws.heads(kept.attended),
+        weights=kept.weights,
+        inverse_sum=kept.inverse_sum,
+        dq=dq,
+        dk=dk,
+        dv=dv,
+        scratch=ws.heads(ws.scratch),
+        dscores=ws.dscores,
+    )
+    rotate(
+        ws.planes(ws.dqkv[: 2 * c]),
+        ws.rope.back_cos,
+        ws.rope.back_sin,
+        scratch=ws.plane_scratch(),
+    )
+    np.matmul(ws.dqkv, kept.attention_h.T, out=g[f"layers.{i}.attention.qkv"])
+    np.matmul(p[f"layers.{i}.attention.qkv"].T, ws.dqkv, out=ws.dh)
+    rmsnorm_backward(
+        ws.dh,
+        kept.x,
+        p[f"layers.{i}.attention_norm.gain"],
+        kept.attention_rrms,
+        dx=ws.dx,
+        dgain=g[f"layers.{i}.attention_norm.gain"],
+        scratch=ws.scratch,
+    )
+
+
+def mlp_sublayer(ws: Workspace, kept: LayerActivations, p: Table, i: int, *, x_out: Array) -> None:
+    """x_mid -> x_out."""
+    f = ws.config.n_hidden
+    rmsnorm(
+        kept.x_mid,
+        p[f"layers.{i}.mlp_norm.gain"],
+        ws.config.norm_eps,
+        y=kept.mlp_h,
+        rrms=kept.mlp_rrms,
+    )
+    np.matmul(p[f"layers.{i}.mlp.gate_up"], kept.mlp_h, out=kept.gate_up)
+    swiglu(kept.gate_up[:f], kept.gate_up[f:], y=ws.hidden)
+    np.matmul(p[f"layers.{i}.mlp.down"], ws.hidden, out=ws.scratch)
+    np.add(kept.x_mid, ws.scratch, out=x_out)
+
+
+def mlp_sublayer_backward(
+    ws: Workspace, kept: LayerActivations, p: Table, g: Table, i: int
+) -> None:
+    """ws.dx arrives as the gradient of x_out and leaves as the gradient of x_mid."""
+    f = ws.config.n_hidden
+    np.matmul(p[f"layers.{i}.mlp.down"].T, ws.dx, out=ws.dhidden)
+    swiglu_backward(
+        ws.dhidden,
+        kept.gate_up[:f],
+        kept.gate_up[f:],
+        y=ws.hidden,
+        dgate=ws.dgate_up[:f],
+        dup=ws.dgate_up[f:],
+    )
+    np.matmul(ws.dx, ws.hidden.T, out=g[f"layers.{i}.mlp.down"])
+    np.matmul(ws.dgate_up, kept.mlp_h.T, out=g[f"layers.{i}.mlp.gate_up"])
+    np.matmul(p[f"layers.{i}.mlp.gate_up"].T, ws.dgate_up, out=ws.dh)
+    rmsnorm_backward(
+        ws.dh,
+        kept.x_mid,
+        p[f"layers.{i}.mlp_norm.gain"],
+        kept.mlp_rrms,
+        dx=ws.dx,
+        dgain=g[f"layers.{i}.mlp_norm.gain"],
+        scratch=ws.scratch,
+    )

@@ -1,0 +1,65 @@
+"""Rotary position embedding (Su et al. 2021, arXiv:2104.09864), halves rotated, feature-major.
+
+Channel i of a head's first half and channel i of its second half form a plane, which is turned
+by the angle position * base^(-2i/D). Turning is linear and orthogonal, so its backward pass is
+turning back. Derived in docs/gradients.md, section 4.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+__all__ = ["RopeTables", "rope_angles", "rotate"]
+
+Array = NDArray[Any]
+
+
+def rope_angles(n_positions: int, head_size: int, base: float) -> Array:
+    """Angles [D/2, T] in radians, float64."""
+    frequencies = base ** (-2.0 * np.arange(head_size // 2) / head_size)
+    angles: Array = np.outer(frequencies, np.arange(n_positions))
+    return angles
+
+
+class RopeTables:
+    """Cosines and sines for queries and keys, with every constant of attention folded in.
+
+    Scores are taken in units of log2 so that softmax is a bare exp2: queries carry
+    log2(e) / sqrt(D). Backward, d(exp2 s) = ln(2) exp2(s) ds, and that ln(2) rides on the way
+    back through the same rotation (for queries it cancels log2(e)).
+    """
+
+    def __init__(self, n_positions: int, head_size: int, base: float, *, dtype: DTypeLike) -> None:
+        angles = rope_angles(n_positions, head_size, base)
+        scale = head_size**-0.5
+        forward = np.array([scale / np.log(2.0), 1.0])
+        backward = np.array([scale, np.log(2.0)])
+        self.cos, self.sin = self._tables(angles, forward, dtype)
+        self.back_cos, self.back_sin = self._tables(-angles, backward, dtype)
+
+    @staticmethod
+    def _tables(angles: Array, factors: Array, dtype: DTypeLike) -> tuple[Array, Array]:
+        """[2 (query, key), 1 (head), D/2, 1 (batch), T] each."""
+        shaped = factors[:, None, None, None, None]
+        cos = shaped * np.cos(angles)[None, None, :, None, :]
+        sin = shaped * np.sin(angles)[None, None, :, None, :]
+        return cos.astype(dtype), sin.astype(dtype)
+
+
+def rotate(qk: Array, cos: Array, sin: Array, *, scratch: tuple[Array, Array]) -> None:
+    """Turns queries and keys in place.
+
+    qk is [2 (query, key), H, 2 (half), D/2, B, T]; two scratch arrays hold half of it each.
+    With tables of the negative angle this is its own backward pass.
+    """
+    first, second = qk[:, :, 0], qk[:, :, 1]
+    first_sin, second_sin = scratch
+    np.multiply(first, sin, out=first_sin)
+    np.multiply(second, sin, out=second_sin)
+    np.multiply(first, cos, out=first)
+    np.multiply(second, cos, out=second)
+    first -= second_sin
+    second += first_sin
