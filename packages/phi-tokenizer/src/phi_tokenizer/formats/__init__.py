@@ -1,0 +1,1 @@
+"""Tokenizer files: one module for each format, and the function that tells them apart."""
