@@ -88,6 +88,18 @@ class ModelConfig:
         """All parameters; a tied head is counted once."""
         return self.n_non_embedding + self.vocab_size * self.n_embd * (1 if self.tied_head else 2)
 
+    def flops_per_token(self, length: int | None = None) -> int:
+        """Floating-point operations of one training step a token, forward and backward.
+
+        Two for each multiply-add of every matrix product, causal attention counted at half of
+        length^2; backward costs twice forward. length defaults to seq_len.
+        """
+        length = self.seq_len if length is None else length
+        gains = (2 * self.n_layer + 1) * self.n_embd
+        matrices = self.n_non_embedding - gains + self.vocab_size * self.n_embd
+        attention = self.n_layer * self.n_embd * (length + 1)
+        return 6 * (matrices + attention)
+
     @classmethod
     def preset(cls, name: str, **changes: Any) -> ModelConfig:
         """The preset `name` with any field changed, e.g. vocab_size or seq_len."""

@@ -27,7 +27,7 @@ Array = NDArray[Any]
 
 TOLERANCE = 1e-7  # relative; float64 leaves 1e-9 or so on sound gradients
 ELEMENT_STEP = 1e-3  # balances the formula's h^4 error against float64's 1e-16 / h
-DIRECTION_STEP = 1e-2  # a unit direction moves each element far less
+DIRECTION_STEP = 3e-3  # a unit direction moves each element far less
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,29 @@
+"""Optimisers, clipping and schedules for flat numpy parameters. Knows no model.
+
+>>> import numpy as np
+>>> from phi_optim import AdamW, clip_grad_norm, schedules
+>>> weights = {"w": np.zeros((2, 3), np.float32)}
+>>> optimizer = AdamW(weights, learning_rate=1e-2)
+>>> gradients = {"w": np.ones((2, 3), np.float32)}
+>>> norm = clip_grad_norm(gradients, 1.0)
+>>> optimizer.step(gradients, learning_rate=1e-2 * schedules.cosine(0, 100))
+"""
+
+from phi_optim import schedules
+from phi_optim.adamw import AdamW
+from phi_optim.clipping import clip_grad_norm, clip_scale, grad_norm
+from phi_optim.errors import HyperparameterError, NotFiniteError, PhiOptimError, StateError
+
+__all__ = [
+    "AdamW",
+    "HyperparameterError",
+    "NotFiniteError",
+    "PhiOptimError",
+    "StateError",
+    "clip_grad_norm",
+    "clip_scale",
+    "grad_norm",
+    "schedules",
+]
+
+__version__ = "0.1.0"

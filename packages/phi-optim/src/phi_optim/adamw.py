@@ -1,0 +1,126 @@
+"""AdamW (Kingma and Ba 2015, arXiv:1412.6980; Loshchilov and Hutter 2019, arXiv:1711.05101).
+
+    m <- b1 m + (1 - b1) g,    v <- b2 v + (1 - b2) g^2
+    p <- p - lr wd p - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
+
+One pass over cache-sized blocks; memory: two floats a parameter beside value and gradient.
+
+>>> import numpy as np
+>>> weights = {"w": np.ones((2, 2), np.float32)}
+>>> AdamW(weights, learning_rate=0.1, weight_decay=0.0).step({"w": np.ones((2, 2), np.float32)})
+>>> weights["w"].round(3).tolist()
+[[0.9, 0.9], [0.9, 0.9]]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phi_optim.checks import check_finite_scale, check_range
+from phi_optim.errors import StateError
+from phi_optim.segments import BLOCK, DecayRule, Segment, blocks, flat_views, is_matrix, segments
+
+__all__ = ["AdamW"]
+
+Array = NDArray[Any]
+
+
+class AdamW:
+    """Updates `parameters` in place.
+
+    parameters: name -> float array; decay(name, array) says which of them weight_decay pulls
+    towards 0 (matrices unless told otherwise). Raises HyperparameterError for a value out of
+    range. The defaults are those measured best for models of about a million parameters.
+    """
+
+    name = "adamw"
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Array],
+        *,
+        learning_rate: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.95),
+        eps: float = 1e-8,
+        weight_decay: float = 0.1,
+        decay: DecayRule = is_matrix,
+    ) -> None:
+        check_range("learning_rate", learning_rate, 0, np.inf)
+        check_range("betas[0]", betas[0], 0, 1)
+        check_range("betas[1]", betas[1], 0, 1)
+        check_range("eps", eps, 0, np.inf)
+        check_range("weight_decay", weight_decay, 0, np.inf)
+        self.learning_rate, self.betas, self.eps = learning_rate, betas, eps
+        self.weight_decay = weight_decay
+        self.steps = 0
+        self._values = flat_views(parameters)
+        self._segments = segments(parameters, decay)
+        self._mean = {name: np.zeros_like(value) for name, value in self._values.items()}
+        self._square = {name: np.zeros_like(value) for name, value in self._values.items()}
+        self._scratch = {
+            value.dtype: np.empty(BLOCK, value.dtype) for value in self._values.values()
+        }
+
+    def step(
+        self,
+        gradients: Mapping[str, Array],
+        *,
+        learning_rate: float | None = None,
+        scale: float = 1.0,
+    ) -> None:
+        """One update. `scale` multiplies the gradients, as clipping asks for, in the same pass.
+
+        Raises NotFiniteError, before anything changes, when `scale` is not finite: pass what
+        clip_scale returns, and a NaN anywhere in the gradients never reaches the moments.
+        """
+        check_finite_scale(scale)
+        rate = self.learning_rate if learning_rate is None else learning_rate
+        self.steps += 1
+        flat_gradients = flat_views(gradients)
+        for segment in self._segments:
+            self._update(segment, flat_gradients[segment.buffer], rate, scale)
+
+    def _update(self, segment: Segment, gradient: Array, rate: float, scale: float) -> None:
+        b1, b2 = self.betas
+        step_size = rate / (1 - b1**self.steps)
+        root_scale = (1 - b2**self.steps) ** -0.5
+        keep = 1 - rate * self.weight_decay if segment.decays else 1.0
+        p, m, v = (t[segment.buffer] for t in (self._values, self._mean, self._square))
+        for block in blocks(segment):
+            g, mb, vb, pb = gradient[block], m[block], v[block], p[block]
+            s = self._scratch[pb.dtype][: pb.size]
+            np.multiply(g, (1 - b1) * scale, out=s)
+            mb *= b1
+            mb += s
+            np.multiply(g, scale * (1 - b2) ** 0.5, out=s)
+            s *= s
+            vb *= b2
+            vb += s
+            np.sqrt(vb, out=s)
+            s *= root_scale
+            s += self.eps
+            np.divide(mb, s, out=s)
+            s *= step_size
+            if keep != 1:
+                pb *= keep
+            pb -= s
+
+    def state(self) -> dict[str, Array]:
+        """Everything a bit-exact resume needs, as arrays (not copies)."""
+        arrays = {"steps": np.array([self.steps], np.int64)}
+        for label, table in (("mean", self._mean), ("square", self._square)):
+            arrays |= {f"{label}/{name}": array for name, array in table.items()}
+        return arrays
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        """Takes over what state() gave; raises StateError when it does not fit."""
+        own = self.state()
+        if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in state.items()}:
+            raise StateError("this AdamW state was saved for other parameters")
+        for name, array in own.items():
+            array[...] = state[name]
+        self.steps = int(state["steps"][0])

@@ -1,0 +1,65 @@
+"""Learning-rate schedules: plain functions from the step to a factor of the peak rate.
+
+A schedule is called with the number of updates already made (0 for the first) and the number
+that will be made in all. It depends on nothing else, so a resumed run follows the same curve.
+
+>>> rate = 1e-3 * linear(150, 2000, warmup_steps=100)
+>>> round(rate, 6)
+0.001
+"""
+
+from __future__ import annotations
+
+import math
+
+from phi_optim.errors import HyperparameterError
+
+__all__ = ["constant", "cosine", "linear", "warmup", "warmup_stable_decay"]
+
+
+def warmup(step: int, warmup_steps: int) -> float:
+    """Rises linearly to 1, which it reaches at update number `warmup_steps`."""
+    return min(1.0, (step + 1) / warmup_steps) if warmup_steps > 0 else 1.0
+
+
+def constant(step: int, total_steps: int, *, warmup_steps: int = 0) -> float:  # noqa: ARG001
+    """1 after the warm-up."""
+    return warmup(step, warmup_steps)
+
+
+def linear(step: int, total_steps: int, *, warmup_steps: int = 0, final: float = 0.0) -> float:
+    """After the warm-up a straight line from 1 to `final` at the last update."""
+    return warmup(step, warmup_steps) * _line(_progress(step, total_steps, warmup_steps), final)
+
+
+def cosine(step: int, total_steps: int, *, warmup_steps: int = 0, final: float = 0.0) -> float:
+    """After the warm-up half a cosine from 1 to `final` (Loshchilov and Hutter 2017)."""
+    progress = (1 - math.cos(math.pi * _progress(step, total_steps, warmup_steps))) / 2
+    return warmup(step, warmup_steps) * _line(progress, final)
+
+
+def warmup_stable_decay(
+    step: int,
+    total_steps: int,
+    *,
+    warmup_steps: int = 0,
+    final: float = 0.0,
+    decay_share: float = 0.4,
+) -> float:
+    """1 after the warm-up, then a straight line to `final` over the last `decay_share`.
+
+    Hu et al. 2024, arXiv:2404.06395. Raises HyperparameterError for a share outside 0..1.
+    """
+    if not 0 <= decay_share <= 1:
+        raise HyperparameterError(f"decay_share is {decay_share}; it must be between 0 and 1")
+    decay_start = max(warmup_steps, round(total_steps * (1 - decay_share)))
+    return warmup(step, warmup_steps) * _line(_progress(step, total_steps, decay_start), final)
+
+
+def _progress(step: int, total_steps: int, start: int) -> float:
+    """0 up to update `start`, 1 at the last update and after."""
+    return min(1.0, max(0.0, (step - start) / max(1, total_steps - 1 - start)))
+
+
+def _line(progress: float, final: float) -> float:
+    return 1 + (final - 1) * progress

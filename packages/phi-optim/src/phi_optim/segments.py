@@ -1,0 +1,77 @@
+"""Parameters as a few flat stretches of memory that share their hyper-parameters.
+
+A model that keeps its parameters in one buffer (phi_model does) offers `flat`, the buffer, and
+`ranges`, name -> (start, end): neighbours with equal rules then become one stretch. A plain dict
+of arrays works as well, a stretch for each array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phi_optim.errors import StateError
+
+__all__ = ["BLOCK", "Segment", "blocks", "flat_views", "is_matrix", "segments"]
+
+Array = NDArray[Any]
+DecayRule = Callable[[str, Array], bool]
+
+BLOCK = 32 * 1024  # elements: a block of parameter, gradient, moments and scratch stays in cache
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Elements start..end of the flat buffer `buffer`, under one rule."""
+
+    buffer: str  # "" for the one flat buffer, else the array's name
+    start: int
+    end: int
+    decays: bool
+
+
+def is_matrix(name: str, value: Array) -> bool:  # noqa: ARG001 (a rule may look at the name)
+    """The usual rule: matrices decay, gains and biases do not."""
+    return value.ndim >= 2
+
+
+def flat_views(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """buffer name -> vector view of all its elements.
+
+    Raises StateError for an array that cannot be seen as a vector without a copy.
+    """
+    flat = getattr(arrays, "flat", None)
+    if isinstance(flat, np.ndarray):
+        return {"": flat}
+    for name, array in arrays.items():
+        if not array.flags.c_contiguous:
+            raise StateError(f"{name} is not C-contiguous; pass numpy.ascontiguousarray({name})")
+    return {name: array.reshape(-1) for name, array in arrays.items()}
+
+
+def segments(parameters: Mapping[str, Array], decay: DecayRule) -> list[Segment]:
+    """The stretches of `parameters`, neighbours with the same rule joined."""
+    ranges: Mapping[str, tuple[int, int]] | None = getattr(parameters, "ranges", None)
+    if ranges is None:
+        return [
+            Segment(name, 0, value.size, bool(decay(name, value)))
+            for name, value in parameters.items()
+        ]
+    joined: list[Segment] = []
+    for name in sorted(ranges, key=lambda name: ranges[name]):
+        start, end = ranges[name]
+        decays = bool(decay(name, parameters[name]))
+        if joined and joined[-1].decays == decays:
+            start = joined.pop().start
+        joined.append(Segment("", start, end, decays))
+    return joined
+
+
+def blocks(segment: Segment) -> Iterator[slice]:
+    """The segment in pieces of at most BLOCK elements."""
+    for start in range(segment.start, segment.end, BLOCK):
+        yield slice(start, min(start + BLOCK, segment.end))
