@@ -1,0 +1,88 @@
+"""From logits to one token: penalty, temperature, top-k, top-p, min-p, one random number.
+
+The random number of a token depends on the seed and the token's position alone, so a seed means
+the same text however it is produced.
+
+>>> import numpy as np
+>>> sample(np.array([0.0, 3.0, 1.0]), Sampling(temperature=0), position=0)
+1
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phi_infer.errors import SamplingError
+
+__all__ = ["Sampling", "probabilities", "sample"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How the next token is drawn. Raises SamplingError for a value out of range."""
+
+    temperature: float = 0.8  # 0: always the most probable token
+    top_k: int = 0  # keep the k most probable tokens; 0: all
+    top_p: float = 1.0  # keep the fewest tokens whose probabilities reach this
+    min_p: float = 0.0  # keep tokens at least this fraction as probable as the best
+    repeat_penalty: float = 1.0  # divides the logits of tokens seen before (Keskar et al. 2019)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check("temperature", self.temperature, 0, math.inf)
+        _check("top_k", self.top_k, 0, math.inf)
+        _check("top_p", self.top_p, 0, 1)
+        _check("min_p", self.min_p, 0, 1)
+        _check("repeat_penalty", self.repeat_penalty, 0.01, 100)
+        _check("seed", self.seed, 0, 2**64 - 1)
+
+
+def _check(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        text = f"{low:g} or more" if math.isinf(high) else f"between {low:g} and {high:g}"
+        raise SamplingError(f"{name} is {value}; it must be {text}")
+
+
+def probabilities(logits: Array, sampling: Sampling, seen: Sequence[int] = ()) -> Array:
+    """The distribution [V], float64, that a token is drawn from (temperature above 0)."""
+    logits = _penalised(logits, sampling, seen)
+    p = np.exp((logits - logits.max()) / sampling.temperature)
+    if 0 < sampling.top_k < p.size:
+        p[p < np.partition(p, -sampling.top_k)[-sampling.top_k]] = 0
+    p /= p.sum()
+    if sampling.top_p < 1:
+        order = np.argsort(-p, kind="stable")
+        before = np.cumsum(p[order]) - p[order]
+        p[order[before >= sampling.top_p]] = 0  # the most probable one always stays
+        p[order[0]] = max(p[order[0]], 1e-300)
+    if sampling.min_p > 0:
+        p[p < sampling.min_p * p.max()] = 0
+    normalised: Array = p / p.sum()
+    return normalised
+
+
+def _penalised(logits: Array, sampling: Sampling, seen: Sequence[int]) -> Array:
+    logits = logits.astype(np.float64)
+    if sampling.repeat_penalty != 1 and len(seen):
+        ids = np.unique(np.asarray(seen))
+        penalty = sampling.repeat_penalty
+        logits[ids] = np.where(logits[ids] > 0, logits[ids] / penalty, logits[ids] * penalty)
+    return logits
+
+
+def sample(logits: Array, sampling: Sampling, *, position: int, seen: Sequence[int] = ()) -> int:
+    """One token id for logits [V]; `position` counts the tokens drawn before it."""
+    if sampling.temperature == 0:
+        return int(np.argmax(_penalised(logits, sampling, seen)))
+    cumulative = np.cumsum(probabilities(logits, sampling, seen))
+    rng = np.random.Generator(np.random.Philox(key=[sampling.seed, position]))
+    drawn = int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
+    return min(drawn, logits.size - 1)

@@ -1,0 +1,116 @@
+"""From a SOURCE to documents: text files, JSON lines, parquet, folders of them. Knows no tokens.
+
+A document is stripped of white space at both ends; empty ones are left out. A .txt file holds
+documents separated by `<|endoftext|>`, or one document where that does not occur.
+
+>>> from pathlib import Path
+>>> _ = Path("/tmp/two.txt").write_text("One.<|endoftext|>Two.")
+>>> list(documents("/tmp/two.txt"))
+['One.', 'Two.']
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from phi_train.errors import DataError
+
+__all__ = ["END_OF_TEXT", "documents", "files_of"]
+
+END_OF_TEXT = "<|endoftext|>"
+CHUNK = 1 << 20  # bytes read at once
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def documents(source: str | os.PathLike[str]) -> Iterator[str]:
+    """Every document of `source`, in the order of the files' names.
+
+    source: a .txt, .jsonl or .parquet file (any other ending is read as .txt), or a folder of
+    such files. Raises DataError for a source that is missing, not UTF-8, or malformed.
+    """
+    for path in files_of(source):
+        reader = _READERS.get(path.suffix.lower(), _read_text)
+        for document in reader(path):
+            stripped = document.strip()
+            if stripped:
+                yield stripped
+
+
+def files_of(source: str | os.PathLike[str]) -> list[Path]:
+    """The files behind a source, sorted by name."""
+    path = Path(source)
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _READERS and p.is_file())
+        if not files:
+            raise DataError(f"{path} holds no {', '.join(_READERS)} file")
+        return files
+    if not path.exists():
+        raise DataError(f"{path} does not exist: --data takes a text file or a folder of them")
+    return [path]
+
+
+def _read_text(path: Path) -> Iterator[str]:
+    """Pieces between end-of-text marks; holds one document and one chunk in memory."""
+    mark = END_OF_TEXT.encode()
+    rest, offset = b"", 0
+    with path.open("rb") as file:
+        if file.read(len(BYTE_ORDER_MARK)) == BYTE_ORDER_MARK:
+            offset = len(BYTE_ORDER_MARK)
+        file.seek(offset)
+        while chunk := file.read(max(CHUNK, len(rest))):  # growing: a book is not searched twice
+            *pieces, rest = (rest + chunk).split(mark)
+            for piece in pieces:
+                yield _decode(piece, path, offset)
+                offset += len(piece) + len(mark)
+    yield _decode(rest, path, offset)
+
+
+def _decode(data: bytes, path: Path, offset: int) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not UTF-8 text: byte {offset + error.start} is "
+            f"0x{data[error.start]:02x}; convert it first, e.g. iconv -f latin1 -t utf-8"
+        ) from error
+
+
+def _read_jsonl(path: Path) -> Iterator[str]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                text = json.loads(line)["text"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataError(
+                    f'{path}, line {number}: each line must be a JSON object with a key "text"'
+                ) from error
+            if not isinstance(text, str):
+                raise DataError(f'{path}, line {number}: "text" must be a string')
+            yield text
+
+
+def _read_parquet(path: Path) -> Iterator[str]:
+    try:
+        from pyarrow import parquet  # noqa: PLC0415 (an extra)
+    except ImportError as error:
+        raise DataError(
+            f"{path}: parquet files need an extra: pip install 'phi-train[parquet]'"
+        ) from error
+    try:
+        file = parquet.ParquetFile(path)
+        for batch in file.iter_batches(columns=["text"]):
+            yield from (str(text) for text in batch.column(0).to_pylist() if text is not None)
+    except Exception as error:  # pyarrow has its own tree
+        raise DataError(f'{path} is not a parquet file with a column "text": {error}') from error
+
+
+_READERS: dict[str, Callable[[Path], Iterator[str]]] = {
+    ".txt": _read_text,
+    ".jsonl": _read_jsonl,
+    ".parquet": _read_parquet,
+}

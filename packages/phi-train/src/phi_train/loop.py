@@ -1,0 +1,311 @@
+"""The training run, step by step: data, model, optimiser, evaluation, checkpoints.
+
+A run is a function of its config and its data: the same seed gives the same weights to the last
+bit, and a run that was stopped and resumed equals one that was not.
+
+>>> from phi_train import TrainConfig, train
+>>> result = train(TrainConfig(data="stories.txt", steps=100))  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phi_model import GPT, Checkpoint, build_model, load_checkpoint, save_checkpoint
+from phi_optim import AdamW, clip_scale, grad_norm, schedules
+from phi_tokenizer import Tokenizer
+from phi_train.batches import RandomWindows
+from phi_train.config import TrainConfig
+from phi_train.documents import END_OF_TEXT, documents
+from phi_train.errors import ConfigError, DataError, Diverged, RunError
+from phi_train.evaluate import Evaluation, evaluate
+from phi_train.interrupt import StopRequest
+from phi_train.ngram import baselines
+from phi_train.progress import Progress, Quiet
+from phi_train.run_folder import MetricsLog, RunFolder
+from phi_train.tokens import TokenStream, encode_documents, split_documents
+
+__all__ = ["TrainResult", "train"]
+
+Array = NDArray[Any]
+
+OPTIMIZER = "optimizer/"  # prefix of its tensors in a checkpoint
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run came to."""
+
+    folder: RunFolder
+    step: int
+    finished: bool  # False when it was stopped and can be resumed
+    evaluation: Evaluation | None  # of the last weights, on the whole validation stream
+    baselines: dict[str, float] = field(default_factory=dict)  # nats a token
+
+
+def train(
+    config: TrainConfig, *, resume: bool = False, progress: Progress | None = None
+) -> TrainResult:
+    """Runs (or, with resume, goes on with) the run that `config` describes.
+
+    Raises a PhiTrainError for anything that is wrong with settings, data or folder; OSError when
+    files cannot be written: what was saved before stays as it was.
+    """
+    run = _Run(config, progress or Quiet(), resume=resume)
+    try:
+        return run.go()
+    finally:
+        run.close()
+
+
+class _Run:
+    def __init__(self, config: TrainConfig, progress: Progress, *, resume: bool) -> None:
+        self.progress = progress
+        self.folder, checkpoint = _open_folder(config, resume=resume)
+        self.config = config = replace(config, out=str(self.folder.path))
+        self.tokenizer, self.train, self.valid = self._prepare_data(checkpoint)
+        self.tokenizer_bytes = self.tokenizer.to_bytes()
+        self.model = self._build_model(checkpoint)
+        self.batches = RandomWindows(
+            self.train,
+            batch_size=config.batch_size * config.grad_accum,
+            seq_len=config.seq_len,
+            seed=config.seed,
+        )
+        self.optimizer = AdamW(
+            self.model.parameters,
+            learning_rate=config.learning_rate,
+            betas=(config.beta1, config.beta2),
+            weight_decay=config.weight_decay,
+        )
+        self.step = 0
+        self.best_loss = math.inf
+        self.total_steps = config.total_steps(self.model.config)
+        if checkpoint:
+            self._restore(checkpoint)
+        else:
+            self.folder.create()
+            self.folder.write(self.folder.config, config.to_toml().encode())
+            self.folder.write(self.folder.tokenizer, self.tokenizer_bytes)
+        self.metrics = MetricsLog(self.folder.metrics, keep_steps=self.step)
+        self.started = time.perf_counter()
+
+    def close(self) -> None:
+        self.progress.stop()
+        self.metrics.close()
+
+    # 1. data
+
+    def _prepare_data(
+        self, checkpoint: Checkpoint | None
+    ) -> tuple[Tokenizer, TokenStream, TokenStream]:
+        c = self.config
+        if c.valid:
+            train_documents, valid_documents = list(documents(c.data)), list(documents(c.valid))
+        else:
+            train_documents, valid_documents = split_documents(documents(c.data))
+        if not train_documents:
+            raise DataError(f"{c.data} holds no text: nothing but white space was found")
+        tokenizer = self._tokenizer(train_documents, checkpoint)
+        train = encode_documents(train_documents, tokenizer, what=c.data)
+        valid = encode_documents(
+            valid_documents, tokenizer, what=c.valid or f"the held-out part of {c.data}"
+        )
+        self.progress.say(
+            f"data: {train.n_documents:,} documents, {train.ids.size:,} tokens to train on "
+            f"({train.text_bytes / train.ids.size:.2f} bytes a token); "
+            f"{valid.n_documents:,} documents, {valid.ids.size:,} tokens held out"
+        )
+        return tokenizer, train, valid
+
+    def _tokenizer(self, texts: list[str], checkpoint: Checkpoint | None) -> Tokenizer:
+        if checkpoint and checkpoint.tokenizer:
+            return Tokenizer.from_bytes(checkpoint.tokenizer)
+        if self.config.tokenizer:
+            return Tokenizer.load(self.config.tokenizer)
+        self.progress.say(f"tokenizer: learning {self.config.vocab_size} tokens")
+        return Tokenizer.train(
+            texts, vocab_size=self.config.vocab_size, special_tokens=[END_OF_TEXT]
+        )
+
+    # 2. model
+
+    def _build_model(self, checkpoint: Checkpoint | None) -> GPT:
+        if checkpoint:
+            return checkpoint.build()
+        model = build_model(self.config.model_config(self.tokenizer.n_vocab), seed=self.config.seed)
+        shape = model.config
+        self.progress.say(
+            f"model: {self.config.preset}, {shape.n_non_embedding:,} parameters and "
+            f"{shape.n_parameters - shape.n_non_embedding:,} in the embedding, "
+            f"{shape.n_parameters:,} in all"
+        )
+        return model
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        saved = checkpoint.metadata
+        if saved.get("data_checksum") != self.train.checksum:
+            raise RunError(
+                f"{self.config.data} is not the text that {checkpoint.path} was trained on: "
+                "put it back, or start a new run"
+            )
+        self.step, self.best_loss = checkpoint.step, float(saved["best_loss"])
+        self.optimizer.load_state(
+            {
+                name.removeprefix(OPTIMIZER): tensor
+                for name, tensor in checkpoint.tensors.items()
+                if name.startswith(OPTIMIZER)
+            }
+        )
+        self.progress.say(f"resuming {self.folder.path} after step {self.step}")
+
+    # 3. the loop
+
+    def go(self) -> TrainResult:
+        self.progress.start(first_step=self.step, total_steps=self.total_steps)
+        with StopRequest() as stop:
+            while self.step < self.total_steps and not stop.requested:
+                self._update()
+                if self.step % self.config.eval_every == 0 or self.step == self.total_steps:
+                    self._evaluate_slice()
+                if self._checkpoint_is_due():
+                    self._save_checkpoint()
+            self.progress.stop()
+            if self.step < self.total_steps:
+                self._save_checkpoint()
+                return TrainResult(self.folder, self.step, False, None)
+        return self._finish()
+
+    def _update(self) -> None:
+        started = time.perf_counter()
+        loss = self._loss_and_grad()
+        norm = grad_norm(self.model.gradients)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise Diverged(self._what_diverged(loss))
+        rate = self._learning_rate()
+        self.optimizer.step(
+            self.model.gradients, learning_rate=rate, scale=clip_scale(norm, self.config.clip)
+        )
+        self.step += 1
+        tokens = self.config.tokens_per_step
+        self.metrics.write(
+            step=self.step,
+            loss=loss,
+            learning_rate=rate,
+            grad_norm=norm,
+            tokens=self.step * tokens,
+            seconds=round(time.perf_counter() - started, 6),
+        )
+        self.progress.step(self.step, loss=loss, tokens=tokens)
+
+    def _loss_and_grad(self) -> float:
+        """The mean loss of the step's batches, its gradient in model.gradients."""
+        parts = self.config.grad_accum
+        ids, targets = self.batches(self.step)
+        if parts == 1:
+            return self.model.loss_and_grad(ids, targets)
+        losses = []
+        total = np.zeros_like(self.model.gradients.flat)
+        for part_ids, part_targets in zip(
+            np.split(ids, parts), np.split(targets, parts), strict=True
+        ):
+            losses.append(self.model.loss_and_grad(part_ids, part_targets))
+            total += self.model.gradients.flat
+        np.divide(total, parts, out=self.model.gradients.flat)
+        return sum(losses) / parts
+
+    def _learning_rate(self) -> float:
+        c = self.config
+        warmup = min(c.warmup_steps, self.total_steps // 2)
+        if c.schedule == "constant":
+            factor = schedules.constant(self.step, self.total_steps, warmup_steps=warmup)
+        else:
+            schedule = {
+                "warmup-stable-decay": schedules.warmup_stable_decay,
+                "linear": schedules.linear,
+                "cosine": schedules.cosine,
+            }[c.schedule]
+            factor = schedule(self.step, self.total_steps, warmup_steps=warmup, final=c.final_rate)
+        return c.learning_rate * factor
+
+    def _what_diverged(self, loss: float) -> str:
+        faulty = [n for n, g in self.model.gradients.items() if not np.isfinite(g).all()]
+        where = f"the gradient of {faulty[0]}" if faulty else f"the loss ({loss})"
+        return (
+            f"{where} is no longer finite at step {self.step + 1}: lower --learning-rate "
+            f"({self.config.learning_rate:g} now); the last good checkpoint is kept"
+        )
+
+    # 4. evaluation
+
+    def _evaluate_slice(self) -> None:
+        """The start of the validation stream, often; best.phi is the best by this measure."""
+        n = min(self.config.eval_tokens, self.valid.ids.size)
+        result = evaluate(self.model, replace(self.valid, ids=self.valid.ids[:n]))
+        self.metrics.write(step=self.step, valid_loss=result.loss, valid_tokens=n)
+        self.progress.say(f"step {self.step}: held-out loss {result.loss:.4f} on {n:,} tokens")
+        if result.loss < self.best_loss:
+            self.best_loss = result.loss
+            self._save(self.folder.best, state=False)
+
+    def _finish(self) -> TrainResult:
+        self._save_checkpoint()
+        result = evaluate(self.model, self.valid)
+        self.metrics.write(
+            step=self.step,
+            final_loss=result.loss,
+            bits_per_byte=result.bits_per_byte,
+            valid_tokens=result.tokens,
+        )
+        levels = {}
+        if self.config.baselines:
+            levels = baselines(
+                self.train, self.valid, vocab_size=self.model.config.vocab_size, order=3
+            )
+        return TrainResult(self.folder, self.step, True, result, levels)
+
+    # 5. checkpoints
+
+    def _checkpoint_is_due(self) -> bool:
+        every = self.config.checkpoint_every
+        return every > 0 and self.step % every == 0 and self.step < self.total_steps
+
+    def _save_checkpoint(self) -> None:
+        """last.phi and a numbered copy, either complete, with all that resuming needs."""
+        self._save(self.folder.checkpoint(self.step), state=True)
+        self._save(self.folder.last, state=True)
+        for old in sorted(self.folder.checkpoint(0).parent.glob("step-*.phi"))[:-KEEP]:
+            old.unlink()
+
+    def _save(self, path: Path, *, state: bool) -> None:
+        tensors = {OPTIMIZER + k: v for k, v in self.optimizer.state().items()} if state else {}
+        save_checkpoint(
+            path,
+            self.model,
+            step=self.step,
+            tokenizer=self.tokenizer_bytes,
+            metadata={"best_loss": self.best_loss, "data_checksum": self.train.checksum},
+            tensors=tensors,
+        )
+
+
+KEEP = 3  # numbered checkpoints
+
+
+def _open_folder(config: TrainConfig, *, resume: bool) -> tuple[RunFolder, Checkpoint | None]:
+    """The run's folder, and with `resume` the checkpoint to go on from, if there is one."""
+    folder = RunFolder(config.out) if config.out else RunFolder.unused(config.preset)
+    if not resume:
+        if folder.holds_a_run:
+            folder.create()  # says what to do
+        return folder, None
+    if not config.out:
+        raise ConfigError("--resume needs the run's folder: name it with --out")
+    return folder, load_checkpoint(folder.last) if folder.last.exists() else None

@@ -1,0 +1,103 @@
+"""A run's folder: what is where, and a metrics log that is never left with half a line.
+
+config.toml  tokenizer.json  metrics.jsonl  last.phi  best.phi  checkpoints/step-001000.phi
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from phi_model.files import atomic_write
+from phi_train.errors import RunError
+
+__all__ = ["MetricsLog", "RunFolder"]
+
+
+class RunFolder:
+    """Paths inside one run's folder."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.toml"
+        self.tokenizer = self.path / "tokenizer.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.last = self.path / "last.phi"
+        self.best = self.path / "best.phi"
+
+    @classmethod
+    def unused(cls, name: str, *, parent: str | os.PathLike[str] = "runs") -> RunFolder:
+        """runs/NAME, or runs/NAME-2, ... : the first that does not exist."""
+        candidate, number = Path(parent) / name, 1
+        while candidate.exists():
+            number += 1
+            candidate = Path(parent) / f"{name}-{number}"
+        return cls(candidate)
+
+    @property
+    def holds_a_run(self) -> bool:
+        """Whether a run was started here."""
+        return self.config.exists() or self.last.exists()
+
+    def checkpoint(self, step: int) -> Path:
+        """The path of the checkpoint after `step` updates."""
+        return self.path / "checkpoints" / f"step-{step:06d}.phi"
+
+    def create(self) -> None:
+        """Makes the folder; raises RunError when it already holds a run."""
+        if self.holds_a_run:
+            raise RunError(
+                f"{self.path} already holds a run: continue it with --resume, or choose another "
+                "folder with --out"
+            )
+        (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Writes one of the folder's files, whole or not at all."""
+        with atomic_write(path) as file:
+            file.write(content)
+
+
+class MetricsLog:
+    """metrics.jsonl: one JSON object a line, appended at once.
+
+    When a line cannot be written whole (full disk) the file is cut back to the line before.
+    """
+
+    def __init__(self, path: Path, *, keep_steps: int = 0) -> None:
+        """Continues after step `keep_steps`: later lines of an interrupted run are cut off."""
+        kept = b"".join(self._lines_up_to(path, keep_steps)) if path.exists() else b""
+        with atomic_write(path) as file:
+            file.write(kept)
+        self._file = path.open("ab", buffering=0)
+
+    @staticmethod
+    def _lines_up_to(path: Path, step: int) -> list[bytes]:
+        kept = []
+        for line in path.read_bytes().splitlines(keepends=True):
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                break
+            if not line.endswith(b"\n") or entry.get("step", 0) > step:
+                break
+            kept.append(line)
+        return kept
+
+    def write(self, **values: Any) -> None:
+        """Appends one line; raises OSError, the file as it was, when it does not fit."""
+        line = (json.dumps(values) + "\n").encode()
+        size = self._file.seek(0, os.SEEK_END)
+        try:
+            written = self._file.write(line)
+            if written != len(line):
+                self._file.write(line[written:])  # raises what is wrong
+        except OSError:
+            self._file.truncate(size)
+            raise
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()

@@ -1,0 +1,125 @@
+"""Documents as one stream of token ids, with what it takes to measure bits a byte exactly."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phi_tokenizer import Tokenizer
+from phi_train.documents import END_OF_TEXT
+from phi_train.errors import DataError
+
+__all__ = ["TokenStream", "encode_documents", "is_held_out", "split_documents", "windows"]
+
+HELD_OUT_SHARE = 0.05  # of the documents, where no validation source is given
+FEW_DOCUMENTS = 40  # below this a hash would split too unevenly
+
+
+@dataclass(frozen=True)
+class TokenStream:
+    """Every document followed by one end token, as one row of ids."""
+
+    ids: NDArray[np.uint16]  # [M]
+    end_token: int
+    n_documents: int
+    text_bytes: int  # of the documents' UTF-8 text, end tokens not counted
+
+    @property
+    def contexts(self) -> NDArray[np.uint16]:
+        """What stands before each id [M]: the stream, shifted, with an end token in front."""
+        return np.concatenate([np.array([self.end_token], np.uint16), self.ids[:-1]])
+
+    @property
+    def checksum(self) -> int:
+        """CRC-32 of the ids: two streams with another one differ."""
+        return zlib.crc32(self.ids.tobytes())
+
+    def bits_per_byte(self, nats: float) -> float:
+        """`nats`, the sum over the whole stream, in bits a byte of text."""
+        return nats / (np.log(2) * self.text_bytes)
+
+
+def encode_documents(
+    documents: Iterable[str], tokenizer: Tokenizer, *, what: str = "the source"
+) -> TokenStream:
+    """The stream of `documents`; `what` names their source in an error.
+
+    Raises DataError when there is no document, or when the tokenizer has no end token.
+    """
+    end_token = tokenizer.special_tokens.get(END_OF_TEXT)
+    if end_token is None:
+        raise DataError(
+            f"the tokenizer has no {END_OF_TEXT} token, which ends each document: "
+            f"train one with --special '{END_OF_TEXT}'"
+        )
+    end = np.array([end_token], np.uint16)
+    pieces: list[NDArray[np.uint16]] = []
+    n_documents = text_bytes = 0
+    for document in documents:
+        pieces += [tokenizer.encode_to_numpy(document, disallowed_special=()), end]
+        n_documents += 1
+        text_bytes += len(document.encode())
+    if not pieces:
+        raise DataError(f"{what} holds no text: nothing but white space was found")
+    ids = np.concatenate(pieces)
+    return TokenStream(ids, end_token, n_documents, text_bytes)
+
+
+def is_held_out(document: str, share: float = HELD_OUT_SHARE) -> bool:
+    """Whether a document belongs to the validation part: decided by its text alone.
+
+    The same text always falls on the same side, so nothing leaks and nothing ever moves.
+    """
+    digest = hashlib.blake2b(document.encode(), digest_size=8, person=b"phi-split").digest()
+    return int.from_bytes(digest, "big") < share * 2**64
+
+
+def split_documents(documents: Iterable[str]) -> tuple[list[str], list[str]]:
+    """(training, validation) parts of a source that came without a validation source.
+
+    By hash of the document; where there are only a few, the last twentieth of the text.
+    """
+    everything = list(documents)
+    if len(everything) >= FEW_DOCUMENTS:
+        train = [d for d in everything if not is_held_out(d)]
+        valid = [d for d in everything if is_held_out(d)]
+        if train and valid:
+            return train, valid
+    return _split_tail(everything)
+
+
+def _split_tail(everything: list[str]) -> tuple[list[str], list[str]]:
+    wanted = int(sum(map(len, everything)) * HELD_OUT_SHARE)
+    valid: list[str] = []
+    train = list(everything)
+    while train and wanted > 0:
+        last = train.pop()
+        if len(last) > wanted:
+            cut = _cut_at_space(last, len(last) - wanted)
+            train.append(last[:cut].rstrip())
+            last = last[cut:].strip()
+        wanted -= max(1, len(last))
+        valid.insert(0, last)
+    return [d for d in train if d], [d for d in valid if d]
+
+
+def _cut_at_space(text: str, near: int) -> int:
+    """A place at or before `near` where no word is cut, if there is one."""
+    return max(text.rfind(" ", 0, near), text.rfind("\n", 0, near)) + 1 or near
+
+
+def windows(length: int, stream_length: int, batch_size: int) -> Iterator[tuple[int, int, int]]:
+    """(start, rows, columns) of batches of consecutive windows that cover a stream once.
+
+    Every window has `length` tokens, but for one shorter window at the end.
+    """
+    whole = stream_length // length
+    for first in range(0, whole, batch_size):
+        yield first * length, min(batch_size, whole - first), length
+    if stream_length % length:
+        yield whole * length, 1, stream_length % length
