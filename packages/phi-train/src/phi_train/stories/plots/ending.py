@@ -1,0 +1,41 @@
+"""Thanks and endings, shared by the plots. The very end is a choice as well."""
+
+from __future__ import annotations
+
+from phi_train.stories.template import line
+
+__all__ = ["NODES"]
+
+
+NODES = {
+    "thanks": [  # y thanks x
+        line(3, '"Thank you, {x}!" said {y}.'),
+        line(2, "{y} was very {g:glad}.", do="feel y g"),
+        line(2, "{y} [smiled*3|laughed|clapped|jumped for joy]."),
+    ],
+    "thanks_yx": [  # x thanks y
+        line(3, '"Thank you, {y}!" said {x}.'),
+        line(2, "{x} was very {g:glad}.", do="feel x g"),
+        line(2, "{x} [smiled*3|laughed|clapped|danced]."),
+    ],
+    "thanks_x": [
+        line(2, '{x} said, "Thank you!"'),
+        line(2, "{x} was very {g:glad}.", do="feel x g"),
+    ],
+    "end": [
+        line(3, "\nThey were both {:glad}.", when="pair", then="last"),
+        line(3, "\nThey were all {:glad}.", when="many", then="last"),
+        line(3, "\n{a} and {b} {:game} {:time}.", then="last"),
+        line(2, "\nThey {:game} and {:game} {:time}.", then="last"),
+        line(2, "\nThen they went home and {:game}.", then="last"),
+        line(2, "\n{a} was {g:glad} to have a friend like {b}.", do="feel a g", then="last"),
+    ],
+    "last": [
+        line(6, "{end}"),
+        line(2, "{a} and {b} were best friends.", then="stop"),
+        line(2, "They learned to {:virtue}.", then="stop"),
+        line(2, "It was [a good*2|the best|a great] day.", then="stop"),
+        line(1, "The end.", then="stop"),
+    ],
+    "stop": [line(1, "{end}")],
+}

@@ -1,0 +1,31 @@
+"""Making something grow: `x` has a seed, they wait together."""
+
+from __future__ import annotations
+
+from phi_train.stories.template import line
+
+__all__ = ["NODES", "OPENINGS"]
+
+PLOT = "garden_water garden_wait garden_grown end"
+
+OPENINGS = [
+    line(4, "\n{x?who} found {:look.a} seed and put it in the ground.", then=PLOT),
+    line(2, "\nA {:job} gave {:look.a} seed to {x?who}, and {x.he} planted it.", then=PLOT),
+]
+
+NODES = {
+    "garden_water": [
+        line(3, "Every day, {x} gave it water."),
+        line(2, "{y?not_x} helped {x.him} to water it."),
+        line(1, "{x} gave it water with {:tool.a}."),
+    ],
+    "garden_wait": [
+        line(3, "They waited and waited."),
+        line(2, '"When will it grow?" asked {y?who}.'),
+        line(1, "The days were {:weather} and {:weather}."),
+    ],
+    "garden_grown": [
+        line(3, "One morning, there was {:look.a} {:plant}!"),
+        line(2, "At last, {:look.a} {:plant} grew there."),
+    ],
+}

@@ -1,0 +1,34 @@
+"""Helping: an animal is stuck, `x` gets it out."""
+
+from __future__ import annotations
+
+from phi_train.stories.template import line
+
+__all__ = ["NODES", "OPENINGS"]
+
+PLOT = "rescue_call rescue_way rescue_thanks end"
+
+OPENINGS = [
+    line(4, "\nThen they saw {:small.a} {k=animal} stuck in {:trap}.", then=PLOT),
+    line(3, "\nSuddenly, they heard {k=animal.a} cry for help from {:trap}.", then=PLOT),
+]
+
+NODES = {
+    "rescue_call": [
+        line(3, '"Help me!" [said*2|cried] the {k}.'),
+        line(2, '"Can you help me?" asked the {k}.'),
+        line(1, '"I am stuck," said the {k}.'),
+        line(2, "The {k} was very {:sad}."),
+    ],
+    "rescue_way": [
+        line(3, "{x?who} got {:tool.a} and pulled the {k} out."),
+        line(2, "{x?owner} used the {o?held_x} to help the {k}.", when="things"),
+        line(2, "{x?who} was [brave*2|kind] and helped the {k} get out."),
+        line(1, "{x?who} asked {:job.a} to help, and soon the {k} was free."),
+    ],
+    "rescue_thanks": [
+        line(3, '"Thank you, {x}!" said the {k}.'),
+        line(2, "The {k} was so {:glad}."),
+        line(1, "The {k} said thank you and gave {:food.a} to {x}."),
+    ],
+}
