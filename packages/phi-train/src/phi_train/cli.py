@@ -10,7 +10,14 @@ import typer
 
 import phi_train
 from phi_infer import PhiInferError
-from phi_model import ModelConfig, PhiModelError, build_model, check_gradients, load_checkpoint
+from phi_model import (
+    GradientCheck,
+    ModelConfig,
+    PhiModelError,
+    build_model,
+    check_gradients,
+    load_checkpoint,
+)
 from phi_model.gradcheck import TOLERANCE
 from phi_optim import PhiOptimError
 from phi_tokenizer import Tokenizer, TokenizerError, console
@@ -170,12 +177,15 @@ def baselines_(
     if not 1 <= order < len(NAMES):
         raise ConfigError(f"--order is {order}; it must be between 1 and {len(NAMES) - 1}")
     loaded = Tokenizer.load(tokenizer)
-    if valid:
-        parts = documents(data), documents(valid)
-    else:
-        parts = tuple(map(iter, split_documents(documents(data))))
-    counted = encode_documents(parts[0], loaded, what=data)
-    measured = encode_documents(parts[1], loaded, what=valid or f"the held-out part of {data}")
+    counted_documents, measured_documents = (
+        (list(documents(data)), list(documents(valid)))
+        if valid
+        else split_documents(documents(data))
+    )
+    counted = encode_documents(counted_documents, loaded, what=data)
+    measured = encode_documents(
+        measured_documents, loaded, what=valid or f"the held-out part of {data}"
+    )
     losses = baselines(counted, measured, vocab_size=loaded.n_vocab, order=order)
     bits = {name: measured.bits_per_byte(loss * measured.ids.size) for name, loss in losses.items()}
     if as_json:
@@ -205,32 +215,27 @@ def check_gradients_(
     sound = all(row.ok for row in rows)
     if as_json:
         table = [
-            {
-                "name": r.name,
-                "shape": r.shape,
-                "norm": r.gradient_norm,
-                "error": r.error,
-                "ok": r.ok,
-            }
+            {"name": r.name, "shape": r.shape, "norm": r.gradient_norm, "error": r.error}
             for r in rows
         ]
         print(json.dumps({"ok": sound, "tolerance": TOLERANCE, "parameters": table}))
     else:
-        width = max(len(row.name) for row in rows)
-        print(
-            f"{'parameter':<{width}}  {'shape':>12}  {'norm':>9}  {'direction':>9}  {'element':>9}"
-        )
-        for row in rows:
-            shape = "x".join(map(str, row.shape))
-            print(
-                f"{row.name:<{width}}  {shape:>12}  {row.gradient_norm:9.2e}  "
-                f"{row.direction_error:9.1e}  {row.element_error:9.1e}  {'ok' if row.ok else 'WRONG'}"
-            )
-        print(
-            f"{'all' if sound else 'NOT ALL'} within {TOLERANCE:g} of finite differences, relative"
-        )
+        _print_gradients(rows)
+        verdict = "all" if sound else "NOT ALL"
+        print(f"{verdict} within {TOLERANCE:g} of finite differences, relative")
     if not sound:
         raise typer.Exit(1)
+
+
+def _print_gradients(rows: list[GradientCheck]) -> None:
+    width = max(len(row.name) for row in rows)
+    print(f"{'parameter':<{width}}  {'shape':>10}  {'norm':>8}  direction  element")
+    for row in rows:
+        shape = "x".join(map(str, row.shape))
+        print(
+            f"{row.name:<{width}}  {shape:>10}  {row.gradient_norm:8.2e}  "
+            f"{row.direction_error:9.1e}  {row.element_error:7.1e}  {'ok' if row.ok else 'WRONG'}"
+        )
 
 
 def main() -> None:

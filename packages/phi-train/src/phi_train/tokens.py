@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class TokenStream:
 
     def bits_per_byte(self, nats: float) -> float:
         """`nats`, the sum over the whole stream, in bits a byte of text."""
-        return nats / (np.log(2) * self.text_bytes)
+        return nats / (math.log(2) * self.text_bytes)
 
 
 def encode_documents(
