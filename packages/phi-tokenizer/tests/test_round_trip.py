@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from phi_tokenizer import EncodingError, Tokenizer, TrainingError
 
 CORPUS = ["It's a story of 12 cats; they'll sleep. " * 20, "naïve café, 日本語 text\n\n\tdone  "]

@@ -8,12 +8,12 @@ Where two could start at the same place, the longest one wins.
 """
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 
 from phi_tokenizer.errors import EncodingError, TokenizerError
 
-__all__ = ["END_OF_TEXT", "SpecialTokens", "check_special_names", "special_regex"]
+__all__ = ["END_OF_TEXT", "SpecialTokens", "check_special_names", "ordinary_parts", "special_regex"]
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -47,6 +47,16 @@ def check_special_names(names: Iterable[str]) -> tuple[str, ...]:
             ) from None
         seen[name] = None
     return tuple(seen)
+
+
+def ordinary_parts(texts: Iterable[str], names: Collection[str]) -> Iterator[str]:
+    """The texts without the special tokens in them, cut where they were."""
+    if not names:
+        yield from texts
+        return
+    separator = special_regex(frozenset(names))
+    for text in texts:
+        yield from separator.split(text)[::2]
 
 
 class SpecialTokens:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from phi_tokenizer.encoder import Encoder
-from phi_tokenizer.errors import EncodingError, FormatError, TokenIdError, TrainingError
+from phi_tokenizer.bulk import BulkEncoder
+from phi_tokenizer.counter import count_pieces
+from phi_tokenizer.encoder import PieceEncoder, TextEncoder, utf8
+from phi_tokenizer.errors import FormatError, TokenIdError, TrainingError
 from phi_tokenizer.files import atomic_write_bytes
 from phi_tokenizer.formats.hf import from_hf, to_hf
-from phi_tokenizer.special import END_OF_TEXT, SpecialTokens, check_special_names, special_regex
+from phi_tokenizer.merge_table import MergeTable
+from phi_tokenizer.special import END_OF_TEXT, SpecialTokens, check_special_names, ordinary_parts
 from phi_tokenizer.splitter import Splitter
 from phi_tokenizer.stream import StreamDecoder
 from phi_tokenizer.trainer import train_merges
@@ -38,10 +40,14 @@ class Tokenizer:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
-        self._splitter = Splitter(vocabulary.pattern)
-        self._encoder = Encoder(vocabulary)
-        self._special = SpecialTokens(vocabulary.special)
         self._tokens = vocabulary.tokens
+        self._splitter = Splitter(vocabulary.pattern)
+        merges = MergeTable(vocabulary)
+        pieces = PieceEncoder(vocabulary, merges)
+        gpt2 = self._splitter.name == "gpt2"
+        self._short = TextEncoder(self._splitter.split, pieces, by_words=gpt2)
+        self._bulk = BulkEncoder(pieces, merges, self.dtype) if gpt2 else None
+        self._special = SpecialTokens(vocabulary.special)
 
     @classmethod
     def train(
@@ -62,15 +68,19 @@ class Tokenizer:
                 f"tokens need at least {256 + len(special)}"
             )
         splitter = Splitter(pattern)
-        counts: Counter[bytes] = Counter()
-        for text in [texts] if isinstance(texts, str) else texts:
-            for part in special_regex(frozenset(special)).split(text) if special else [text]:
-                if part not in special:
-                    counts.update(map(_utf8, splitter.split(part)))
+        counts = count_pieces(
+            ordinary_parts([texts] if isinstance(texts, str) else texts, special), splitter
+        )
         if not counts:
             raise TrainingError("there is no text to train on; give at least one character")
         report = (lambda done, total: progress("merging", done, total)) if progress else None
-        merges = train_merges(counts, n_merges, progress=report)
+        merges = train_merges(
+            b"".join(counts),
+            np.array([len(piece) for piece in counts], np.int64),
+            np.array(list(counts.values()), np.int64),
+            n_merges,
+            progress=report,
+        )
         if len(merges) < n_merges:
             warnings.warn(
                 f"the corpus holds only {len(merges)} merges, not {n_merges}: the vocabulary has "
@@ -159,7 +169,10 @@ class Tokenizer:
 
     def encode_ordinary(self, text: str) -> list[int]:
         """Text to ids; special tokens in it are ordinary text."""
-        return self._encoder.encode_pieces(map(_utf8, self._splitter.split(text)))
+        if self._bulk is None or len(text) < 4096:
+            return self._short.encode(text)
+        ids: list[int] = self._bulk.encode([utf8(text)])[0].tolist()
+        return ids
 
     def encode_batch(self, texts: Iterable[str], **options: Any) -> list[list[int]]:
         """`encode` for each text."""
@@ -179,7 +192,7 @@ class Tokenizer:
         if isinstance(text_or_bytes, str):
             if text_or_bytes in self._special.ids:
                 return self._special.ids[text_or_bytes]
-            text_or_bytes = _utf8(text_or_bytes)
+            text_or_bytes = utf8(text_or_bytes)
         if text_or_bytes not in self.vocabulary.ids:
             raise TokenIdError(f"{text_or_bytes!r} is not one token of this vocabulary")
         return self.vocabulary.ids[text_or_bytes]
@@ -211,12 +224,3 @@ class Tokenizer:
 
     def __repr__(self) -> str:
         return f"Tokenizer(n_vocab={self.n_vocab}, pattern={self._splitter.name!r})"
-
-
-def _utf8(text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise EncodingError(
-            f"the text holds a lone surrogate, {text[error.start]!r}; it is not valid Unicode"
-        ) from None
