@@ -26,10 +26,22 @@ def grad_norm(gradients: Mapping[str, Array]) -> float:
     for vector in flat_views(gradients).values():
         for start in range(0, vector.size, BLOCK):
             block = vector[start : start + BLOCK]
-            total += float(np.dot(block, block))
-    if total < 1e-30 or not math.isfinite(total):  # squares may have left float32's range
-        total = sum(float((v.astype(np.float64) ** 2).sum()) for v in gradients.values())
+            with np.errstate(over="ignore"):  # then the scaled norm below is taken
+                total += float(np.dot(block, block))
+    if total < 1e-30 or not math.isfinite(total):  # squares may have left the type's range
+        return _scaled_norm(gradients)
     return math.sqrt(total)
+
+
+def _scaled_norm(gradients: Mapping[str, Array]) -> float:
+    """The norm with every element divided by the largest first, so that no square over- or
+    underflows.
+    """
+    largest = float(np.max([np.abs(v).max(initial=0) for v in gradients.values()], initial=0))
+    if largest == 0 or not math.isfinite(largest):
+        return largest
+    total = sum(float(((v / np.float64(largest)) ** 2).sum()) for v in gradients.values())
+    return largest * math.sqrt(total)
 
 
 def clip_scale(norm: float, max_norm: float) -> float:
@@ -53,10 +65,9 @@ def clip_grad_norm(gradients: Mapping[str, Array], max_norm: float) -> float:
     norm = grad_norm(gradients)
     scale = clip_scale(norm, max_norm)
     if math.isnan(scale):
-        faulty = next(name for name, g in gradients.items() if not np.isfinite(g).all())
-        raise NotFiniteError(
-            f"the gradient of {faulty} holds a NaN or an infinity; lower the learning rate"
-        )
+        faulty = [name for name, g in gradients.items() if not np.isfinite(g).all()]
+        what = f"the gradient of {faulty[0]} holds" if faulty else "the norm of the gradients is"
+        raise NotFiniteError(f"{what} a NaN or an infinity; lower the learning rate")
     if scale != 1:
         for vector in flat_views(gradients).values():
             np.multiply(vector, scale, out=vector)
