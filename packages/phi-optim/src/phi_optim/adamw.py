@@ -6,8 +6,8 @@
 One pass over cache-sized blocks; memory: two floats a parameter beside value and gradient.
 
 >>> import numpy as np
->>> weights = {"w": np.ones((2, 2), np.float32)}
->>> AdamW(weights, learning_rate=0.1, weight_decay=0.0).step({"w": np.ones((2, 2), np.float32)})
+>>> weights = {"w": np.ones((2, 2))}
+>>> AdamW(weights, learning_rate=0.1, weight_decay=0.0).step({"w": np.ones((2, 2))})
 >>> weights["w"].round(3).tolist()
 [[0.9, 0.9], [0.9, 0.9]]
 """
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from phi_optim.checks import check_finite_scale, check_range
+from phi_optim.checks import check_finite_scale, check_gradients_fit, check_range
 from phi_optim.errors import StateError
 from phi_optim.segments import BLOCK, DecayRule, Segment, blocks, flat_views, is_matrix, segments
 
@@ -74,13 +74,16 @@ class AdamW:
     ) -> None:
         """One update. `scale` multiplies the gradients, as clipping asks for, in the same pass.
 
-        Raises NotFiniteError, before anything changes, when `scale` is not finite: pass what
-        clip_scale returns, and a NaN anywhere in the gradients never reaches the moments.
+        Raises, before anything changes: NotFiniteError when `scale` is not finite (pass what
+        clip_scale returns, and a NaN anywhere in the gradients never reaches the moments);
+        StateError when the gradients are not those of the parameters.
         """
         check_finite_scale(scale)
         rate = self.learning_rate if learning_rate is None else learning_rate
-        self.steps += 1
+        check_range("learning_rate", rate, 0, np.inf)
         flat_gradients = flat_views(gradients)
+        check_gradients_fit(flat_gradients, self._values)
+        self.steps += 1
         for segment in self._segments:
             self._update(segment, flat_gradients[segment.buffer], rate, scale)
 
@@ -119,8 +122,15 @@ class AdamW:
     def load_state(self, state: Mapping[str, Array]) -> None:
         """Takes over what state() gave; raises StateError when it does not fit."""
         own = self.state()
-        if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in state.items()}:
-            raise StateError("this AdamW state was saved for other parameters")
+        odd = own.keys() ^ state.keys() or {
+            name
+            for name, array in own.items()
+            if (array.shape, array.dtype) != (state[name].shape, state[name].dtype)
+        }
+        if odd:
+            raise StateError(
+                f"this AdamW state was saved for other parameters: {min(odd)!r} does not fit"
+            )
         for name, array in own.items():
             array[...] = state[name]
         self.steps = int(state["steps"][0])
