@@ -3,9 +3,8 @@
 A schedule is called with the number of updates already made (0 for the first) and the number
 that will be made in all. It depends on nothing else, so a resumed run follows the same curve.
 
->>> rate = 1e-3 * linear(150, 2000, warmup_steps=100)
->>> round(rate, 6)
-0.001
+>>> [round(1e-3 * linear(step, 2000, warmup_steps=100), 6) for step in (0, 99, 1049, 1999)]
+[1e-05, 0.001, 0.0005, 0.0]
 """
 
 from __future__ import annotations
