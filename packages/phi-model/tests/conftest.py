@@ -19,7 +19,10 @@ def _lively_model(config: ModelConfig, *, seed: int = 0, dtype: DTypeLike = np.f
     rng = np.random.default_rng(seed)
     for name, value in model.parameters.items():
         normal = rng.standard_normal(value.shape)
-        value[...] = 1 + normal / 4 if name.endswith(".gain") else normal * value.shape[1] ** -0.5
+        if name.endswith(".gain"):
+            value[...] = 1 + normal / 4
+        else:  # an embedding of size 1: a smaller one makes the first norm bend sharply
+            value[...] = normal * (1 if name == "embedding" else value.shape[1] ** -0.5)
     return model
 
 
