@@ -5,19 +5,25 @@ units", arXiv:1508.07909, algorithm 1, over bytes instead of characters. The ord
 HF tokenizers: the pair with the highest count first, ties by ascending (id of the left token,
 id of the right one).
 
-Three observations make it fast:
+Four observations make it fast:
 
-1. After a pair has come into being, with the newer of its two tokens, its count can only fall.
+1. A pair comes into being with the newer of its two tokens; after that its count only falls.
    So a count in the heap is an upper bound, and is counted again only when it comes to the top.
 2. Then pairs below some count cannot be merged before all pairs above it. Only pairs of at least
    `threshold` are followed; when they are used up, the threshold falls and all pairs are
    counted afresh.
 3. The pieces lie in one array, linked by index, with a gap between two pieces. A merge is a few
    operations on the array of all places where it happens.
+4. Merges that follow one another often have nothing to do with each other. A batch of them is
+   done at once if no pair of it can change the count of another, and if no pair that it creates
+   is frequent enough to come in between.
 """
 
 import heapq
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +38,7 @@ Places = npt.NDArray[np.int64]
 _GAP = -1  # between two pieces, and where a token was merged away
 _FALL = 6  # the threshold falls by this factor, or to 1
 _BINS = 18  # 2^18 bins sort out most pairs below the threshold without sorting
+_MAX_BATCH = 128
 
 
 def train_merges(
@@ -51,45 +58,97 @@ def train_merges(
         n_merges: how many merges to learn.
         progress: called now and then with (merges learned, merges wanted).
     """
-    state = _Pieces(data, lengths, counts)
+    pieces = _Pieces(data, lengths, counts)
+    queue = _Queue()
     merges: list[tuple[int, int]] = []
     threshold = 0
-    heap: list[tuple[int, int]] = []
-    places: dict[int, Places] = {}
-
-    def follow(found: list[tuple[int, int, Places]]) -> None:
-        for pair, count, at in found:
-            places[pair] = at
-            heapq.heappush(heap, (-count, pair))
-
     while len(merges) < n_merges:
-        if not heap:
+        if not queue.heap:
             if threshold == 1:
                 break
-            threshold, found = state.count_pairs(threshold)
-            follow(found)
-            if not found and threshold == 1:
-                break
+            threshold, found = pieces.count_pairs(threshold)
+            queue.put(found)
             continue
-        upper, pair = heap[0]
-        a, b = pair >> 32, pair & 0xFFFFFFFF
-        at, count = state.recount(places[pair], a, b)
-        if count < threshold:
-            heapq.heappop(heap)
-            del places[pair]
-        elif count < -upper:
-            heapq.heapreplace(heap, (-count, pair))
-            places[pair] = at
-        else:
-            heapq.heappop(heap)
-            del places[pair]
-            follow(state.merge(at, a, b, 256 + len(merges), threshold))
-            merges.append((a, b))
-            if progress is not None and len(merges) % 64 == 0:
-                progress(len(merges), n_merges)
-    if progress is not None:
-        progress(len(merges), n_merges)
+        pairs = queue.take(min(_MAX_BATCH, n_merges - len(merges)))
+        batch = pieces.find(pairs, [queue.places.pop(pair) for pair in pairs])
+        used = _in_order(pieces, batch, queue, threshold)
+        queue.put_back(batch, np.delete(np.arange(len(pairs)), used), threshold)
+        if not used.size:
+            continue
+        found = pieces.merge(batch, used, 256 + len(merges), threshold)
+        merges += [(pairs[index] >> 32, pairs[index] & 0xFFFFFFFF) for index in used.tolist()]
+        queue.put(found)
+        if progress is not None:
+            progress(len(merges), n_merges)
     return merges
+
+
+@dataclass
+class _Batch:
+    """Some pairs, and all places where they are."""
+
+    pairs: list[int]  # left << 32 | right
+    at: Places  # the places of the first pair, ascending, then of the second
+    starts: Places  # where in `at` each pair begins; one more for the end
+    counts: Places
+
+    def select(self, indices: Places) -> tuple[Places, Places]:
+        """The places of these pairs, in this order, and the position of its pair for each."""
+        sizes = self.starts[indices + 1] - self.starts[indices]
+        parts = [self.at[self.starts[i] : self.starts[i + 1]] for i in indices.tolist()]
+        return np.concatenate(parts), np.repeat(np.arange(indices.size), sizes)
+
+
+Found = list[tuple[int, int, Places]]
+"""Pairs with their counts and their places, ascending."""
+
+
+@dataclass
+class _Queue:
+    """The pairs that are followed, by (highest possible count, pair)."""
+
+    heap: list[tuple[int, int]] = field(default_factory=list)
+    places: dict[int, Places] = field(default_factory=dict)
+
+    def put(self, found: Found) -> None:
+        for pair, count, at in found:
+            self.places[pair] = at
+            heapq.heappush(self.heap, (-count, pair))
+
+    def take(self, most: int) -> list[int]:
+        """The first pairs, up to one whose merge would change the count of another."""
+        lefts, rights = set[int](), set[int]()
+        pairs: list[int] = []
+        while self.heap and len(pairs) < most:
+            pair = self.heap[0][1]
+            left, right = pair >> 32, pair & 0xFFFFFFFF
+            if left in rights or right in lefts:
+                break
+            heapq.heappop(self.heap)
+            lefts.add(left)
+            rights.add(right)
+            pairs.append(pair)
+        return pairs
+
+    def put_back(self, batch: _Batch, indices: Places, threshold: int) -> None:
+        counts, starts = batch.counts.tolist(), batch.starts.tolist()
+        for index in indices.tolist():
+            if counts[index] >= threshold:
+                self.places[batch.pairs[index]] = batch.at[starts[index] : starts[index + 1]]
+                heapq.heappush(self.heap, (-counts[index], batch.pairs[index]))
+
+
+def _in_order(pieces: "_Pieces", batch: _Batch, queue: _Queue, threshold: int) -> Places:
+    """The pairs of a batch, in order, that come next whatever else there is."""
+    ranked = sorted(zip((-batch.counts).tolist(), batch.pairs, range(len(batch.pairs))))
+    limit = min(queue.heap[0] if queue.heap else (0, 0), (1 - threshold, -1))
+    first = [index for count, pair, index in ranked if (count, pair) < limit]
+    if len(first) < 2:
+        return np.array(first, np.int64)
+    order = np.array(first)
+    created = np.maximum.accumulate(pieces.most_created(batch, order))
+    late = np.flatnonzero(created[:-1] >= batch.counts[order[1:]])
+    return order[: late[0] + 1] if late.size else order
 
 
 class _Pieces:
@@ -112,24 +171,51 @@ class _Pieces:
         self.before = np.arange(-1, size - 1, dtype=np.int32)
         self.after[-1] = 0  # a gap, like the first place
 
-    def recount(self, at: Places, a: int, b: int) -> tuple[Places, int]:
-        """Of these places, those where the pair still is, and its count."""
-        there = (self.token[at] == a) & (self.token[self.after[at]] == b)
-        if not there.all():
-            at = at[there]
-        return at, int(self.weight[at].sum())
+    def find(self, pairs: list[int], places: list[Places]) -> _Batch:
+        """Count pairs again, at the places where they are still to be found."""
+        wanted = np.array(pairs, np.int64)
+        at = np.concatenate(places)
+        which = np.repeat(np.arange(len(pairs)), [part.size for part in places])
+        there = self._pairs_at(at) == wanted[which]
+        at, which = at[there], which[there]
+        counts = np.bincount(which, weights=self.weight[at], minlength=len(pairs))
+        sizes = np.bincount(which, minlength=len(pairs))
+        return _Batch(pairs, at, np.append(0, np.cumsum(sizes)), counts.astype(np.int64))
 
-    def merge(
-        self, at: Places, a: int, b: int, new: int, threshold: int
-    ) -> list[tuple[int, int, Places]]:
-        """Put the token `new` for the pair at all these places.
+    def _pairs_at(self, at: Places) -> npt.NDArray[np.int64]:
+        left = self.token[at].astype(np.int64) << 32
+        left |= self.token[self.after[at]]
+        return left
+
+    def most_created(self, batch: _Batch, order: Places) -> Places:
+        """For each pair, a bound for the count of any pair that its merge creates."""
+        at, which = batch.select(order)
+        weight = self.weight[at]
+        left = self.token[self.before[at]]
+        right = self.token[self.after[self.after[at]]]
+        most = np.zeros(order.size, np.int64)
+        for neighbour in (left, right):
+            groups = which << 32 | neighbour
+            ranked, starts = _sorted_groups(groups)
+            sums = np.add.reduceat(weight[ranked], starts)
+            heads = ranked[starts]
+            sums[neighbour[heads] == _GAP] = 0
+            np.maximum.at(most, which[heads], sums)
+        return most
+
+    def merge(self, batch: _Batch, used: Places, first_new: int, threshold: int) -> Found:
+        """Merge these pairs of a batch; their new ids count up from `first_new`.
 
         Returns:
-            The pairs this makes, of at least `threshold`: (pair, count, places ascending).
+            The pairs this creates, of at least `threshold`.
         """
         token, after, before = self.token, self.after, self.before
-        if a == b:
-            at = every_second(at, after)
+        at, which = batch.select(used)
+        kept = every_second(at, after)
+        if kept.size < at.size:  # a token twice, in a run: its pairs overlap
+            which = which[np.isin(at, kept)]
+            at = kept
+        new = which + first_new
         gone = after[at]
         beyond = after[gone]
         token[at] = new
@@ -137,55 +223,54 @@ class _Pieces:
         after[at] = beyond
         before[beyond] = at
         left = before[at]
-        found = _grouped(token[left], left, self.weight[at], threshold, skip=new)
-        made = [(x << 32 | new, count, places) for x, count, places in found]
-        found = _grouped(token[beyond], at, self.weight[at], threshold)
-        return made + [(new << 32 | y, count, places) for y, count, places in found]
+        # Two new tokens side by side are found once, from the left one.
+        old_left = (token[left] != _GAP) & (token[left] < first_new)
+        places = np.concatenate([left[old_left], at[token[beyond] != _GAP]])
+        return self._frequent(self._pairs_at(places), places, threshold)
 
-    def count_pairs(self, threshold: int) -> tuple[int, list[tuple[int, int, Places]]]:
+    def _frequent(self, pairs: Places, places: Any, threshold: int) -> Found:
+        """Pairs of at least `threshold`, their counts and places."""
+        if not places.size:
+            return []
+        order, starts = _sorted_groups(pairs)
+        places = places[order]
+        sums = np.add.reduceat(self.weight[places], starts)
+        ends = np.append(starts[1:], order.size)
+        large = np.flatnonzero(sums >= threshold)
+        return [
+            (pair, count, places[begin:end])
+            for pair, count, begin, end in zip(
+                pairs[order[starts[large]]].tolist(),
+                sums[large].tolist(),
+                starts[large].tolist(),
+                ends[large].tolist(),
+                strict=True,
+            )
+        ]
+
+    def count_pairs(self, threshold: int) -> tuple[int, Found]:
         """Count all pairs.
 
         Args:
             threshold: the one before, 0 at the start.
 
         Returns:
-            The next threshold, and the pairs of at least that count, as in `merge`.
+            The next threshold, and the pairs of at least that count.
         """
         at = np.flatnonzero(self.token >= 0)
         at = at[self.token[self.after[at]] >= 0]
         if not at.size:
             return 1, []
-        pairs = self.token[at].astype(np.int64) << 32 | self.token[self.after[at]]
-        weight = self.weight[at]
+        pairs = self._pairs_at(at)
         bins = (pairs.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - _BINS)
-        totals = np.bincount(bins.view(np.int64), weights=weight, minlength=1 << _BINS)
-        # At least one pair must come out, so the first one starts from the largest bin.
+        totals = np.bincount(bins.view(np.int64), self.weight[at], minlength=1 << _BINS)
         threshold = max(1, (threshold or int(totals.max())) // _FALL)
         some = np.flatnonzero(totals[bins] >= threshold)
-        return threshold, _grouped(pairs[some], at[some], weight[some], threshold)
+        return threshold, self._frequent(pairs[some], at[some], threshold)
 
 
-def _grouped(
-    neighbours: npt.NDArray[np.integer],
-    places: npt.NDArray[np.integer],
-    weights: npt.NDArray[np.int64],
-    threshold: int,
-    skip: int = _GAP,
-) -> list[tuple[int, int, Places]]:
-    """Sum the weights of equal neighbours: (neighbour, sum, places) where it is large enough.
-
-    Gaps and the neighbour `skip` are left out. Places keep their order.
-    """
-    some = np.flatnonzero((neighbours != skip) & (neighbours != _GAP))
-    if not some.size:
-        return []
-    order = some[np.argsort(neighbours[some], kind="stable")]
-    ordered = neighbours[order]
-    starts = np.append(0, np.flatnonzero(np.diff(ordered)) + 1)
-    sums = np.add.reduceat(weights[order], starts)
-    ends = np.append(starts[1:], order.size)
-    large = np.flatnonzero(sums >= threshold)
-    return [
-        (int(ordered[starts[group]]), int(sums[group]), places[order[starts[group] : ends[group]]])
-        for group in large.tolist()
-    ]
+def _sorted_groups(keys: Places) -> tuple[Places, Places]:
+    """The order that sorts keys, equal ones as they come, and where each new key begins."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    return order, np.append(0, np.flatnonzero(ordered[1:] != ordered[:-1]) + 1)
