@@ -8,9 +8,16 @@
 from phi_model.build import build_model
 from phi_model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from phi_model.config import PRESETS, ModelConfig
-from phi_model.errors import CheckpointError, ConfigError, NotFiniteError, PhiModelError
+from phi_model.errors import (
+    CheckpointError,
+    ConfigError,
+    NotFiniteError,
+    PhiModelError,
+    WorkerError,
+)
 from phi_model.gpt import GPT
 from phi_model.gradcheck import GradientCheck, check_gradients
+from phi_model.memory import shared_zeros
 
 __all__ = [
     "GPT",
@@ -22,10 +29,12 @@ __all__ = [
     "ModelConfig",
     "NotFiniteError",
     "PhiModelError",
+    "WorkerError",
     "build_model",
     "check_gradients",
     "load_checkpoint",
     "save_checkpoint",
+    "shared_zeros",
 ]
 
 __version__ = "0.1.0"

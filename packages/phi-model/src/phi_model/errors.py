@@ -3,10 +3,11 @@
 PhiModelError
 ├── ConfigError       a model that cannot exist, or a batch that does not fit it
 ├── CheckpointError   a file that is not a sound checkpoint
-└── NotFiniteError    a NaN or an infinity where a number was due
+├── NotFiniteError    a NaN or an infinity where a number was due
+└── WorkerError       a worker that failed or died in the middle of a step
 """
 
-__all__ = ["CheckpointError", "ConfigError", "NotFiniteError", "PhiModelError"]
+__all__ = ["CheckpointError", "ConfigError", "NotFiniteError", "PhiModelError", "WorkerError"]
 
 
 class PhiModelError(Exception):
@@ -23,3 +24,7 @@ class CheckpointError(PhiModelError):
 
 class NotFiniteError(PhiModelError, ArithmeticError):
     """A loss or a gradient that is NaN or infinite; names the parameter."""
+
+
+class WorkerError(PhiModelError, RuntimeError):
+    """A worker failed or died in the middle of a step; parameters are as before it."""

@@ -1,7 +1,7 @@
 """A GPT with its gradients by hand, in numpy: RMSNorm, RoPE, causal attention, SwiGLU.
 
 Knows token ids, not text; computes gradients, not updates. phi_model.reference is the same
-model without workspaces, slower and easier to read.
+model without workspaces and workers, slower and easier to read.
 
 >>> import numpy as np
 >>> from phi_model import GPT, ModelConfig
@@ -14,68 +14,40 @@ model without workspaces, slower and easier to read.
 
 from __future__ import annotations
 
+import math
+import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from phi_model.batch import SharedBatch, as_ids, same_shape, token_factors
 from phi_model.config import ModelConfig
-from phi_model.cross_entropy import cross_entropy, cross_entropy_backward
-from phi_model.embedding import embed, embed_backward
 from phi_model.errors import ConfigError
 from phi_model.initialise import initialise
-from phi_model.layer import (
-    attention_sublayer,
-    attention_sublayer_backward,
-    mlp_sublayer,
-    mlp_sublayer_backward,
-)
-from phi_model.norm import rmsnorm, rmsnorm_backward
+from phi_model.memory import shared_zeros
 from phi_model.parameters import FlatTable
+from phi_model.passes import backward, forward, parameter_shapes, token_losses
+from phi_model.team import InlineTeam, Job, Team, can_fork, make_team
 from phi_model.workspace import Workspace
 
-__all__ = ["GPT", "as_batch", "parameter_shapes"]
+__all__ = ["GPT"]
 
 Array = NDArray[Any]
 
-
-def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every parameter; matrices are [out, in]."""
-    c, f, v = config.n_embd, config.n_hidden, config.vocab_size
-    shapes: dict[str, tuple[int, ...]] = {"embedding": (v, c)}
-    for i in range(config.n_layer):
-        shapes |= {
-            f"layers.{i}.attention_norm.gain": (c,),
-            f"layers.{i}.attention.qkv": (3 * c, c),  # rows: all of q, then k, then v
-            f"layers.{i}.attention.out": (c, c),
-            f"layers.{i}.mlp_norm.gain": (c,),
-            f"layers.{i}.mlp.gate_up": (2 * f, c),  # rows: gate, then up
-            f"layers.{i}.mlp.down": (c, f),
-        }
-    shapes["final_norm.gain"] = (c,)
-    return shapes if config.tied_head else shapes | {"head": (v, c)}
-
-
-def as_batch(name: str, values: ArrayLike, upper: int) -> Array:
-    """`values` as whole numbers [B, T] in [0, upper); a vector is a batch of one row."""
-    array = np.atleast_2d(np.asarray(values))
-    if array.ndim != 2 or array.size == 0:
-        raise ConfigError(f"{name} has shape {array.shape}; it must be [B, T], neither of them 0")
-    if array.dtype.kind not in "iu":
-        raise ConfigError(f"{name} holds {array.dtype}; token ids are whole numbers")
-    if array.min() < 0 or array.max() >= upper:
-        raise ConfigError(
-            f"{name} holds an id outside 0..{upper - 1} (from {array.min()} to {array.max()}): "
-            "the tokenizer and the model's vocab_size do not belong together"
-        )
-    return array.astype(np.intp, copy=False)
+MAX_AUTO_WORKERS = 4  # phones have slow cores beside their fast ones
+SMALL_STEP = 2e8  # operations: below this a step is over before workers pay
+REDUCE_BLOCK = 32 * 1024  # elements added at once: they stay in cache
 
 
 class GPT:
     """Parameters, gradients and the passes over them.
 
     `parameters` and `gradients` map names to views of one flat buffer each.
-    dtype is float32, or float64 for checking gradients.
+    dtype is float32, or float64 for checking gradients. One worker computes, with as many BLAS
+    threads as numpy has, until start_workers; work that is split gives the same result however
+    its workers run, and results that differ in rounding only for another number of them.
     """
 
     def __init__(
@@ -85,34 +57,46 @@ class GPT:
         self.dtype = np.dtype(dtype)
         if self.dtype not in (np.float32, np.float64):
             raise ConfigError(f"dtype is {self.dtype}; a model computes in float32 or float64")
-        self.parameters = FlatTable(parameter_shapes(config), dtype=self.dtype)
+        shapes = parameter_shapes(config)
+        self.parameters = FlatTable(shapes, dtype=self.dtype, allocate=shared_zeros)
         initialise(self.parameters, seed=seed)
-        self._gradients: FlatTable | None = None
-        self._workspaces: dict[bool, Workspace] = {}
+        self._worker_gradients: list[FlatTable] = []
+        self._square_sums = np.zeros(1)
+        self._workspaces: dict[tuple[int, bool], Workspace] = {}
+        self._batch = SharedBatch(0, self.dtype)
+        self._extra_jobs: dict[str, Job] = {}
+        self._size, self._runner = 1, "inline"  # set before a team is made: its children look
+        self._team: Team = InlineTeam(1, self._jobs)
 
     @property
     def gradients(self) -> FlatTable:
         """Gradients of the last loss_and_grad; zeros before the first."""
-        if self._gradients is None:
-            self._gradients = self.parameters.like()
-        return self._gradients
+        self._need_gradients()
+        return self._worker_gradients[0]
+
+    @property
+    def gradient_norm(self) -> float:
+        """Euclidean norm of the last loss_and_grad's gradients, all together."""
+        return math.sqrt(float(self._square_sums.sum()))
 
     def loss(self, ids: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None) -> float:
         """Mean cross-entropy in nats a token; see loss_and_grad for weights."""
         losses = -self.token_log_probs(ids, targets)
-        factor = self._token_factors(losses.shape, weights).reshape(losses.shape)
-        return float((losses * factor).sum(dtype=np.float64))
+        factors = token_factors(losses.shape, weights)
+        return float((losses * factors).sum(dtype=np.float64))
 
     def token_log_probs(self, ids: ArrayLike, targets: ArrayLike) -> Array:
         """log p(target) [B, T] in nats for ids, targets [B, T]."""
         ids, targets = self._checked(ids, targets)
-        ws = self._forward(ids, keep=False)
-        return -cross_entropy(ws.logits, targets.ravel(), total=ws.total).reshape(ids.shape)
+        self._lay_out(ids, targets)
+        self._team.run("losses", *ids.shape)
+        return -self._batch.rows(0, *ids.shape)[3]
 
     def logits(self, ids: ArrayLike) -> Array:
         """Logits [B, T, V] for ids [B, T], a copy."""
-        ids = as_batch("ids", ids, self.config.vocab_size)
-        ws = self._forward(ids, keep=False)
+        ids = as_ids("ids", ids, self.config.vocab_size)
+        ws = self._workspace(0, *ids.shape, keep=False)
+        forward(ws, self.parameters, ids)
         return ws.logits.T.reshape(*ids.shape, self.config.vocab_size).copy()
 
     def loss_and_grad(
@@ -123,95 +107,167 @@ class GPT:
         ids, targets: whole numbers [B, T]. weights [B, T], any real numbers:
         loss = sum(weights * losses) / (number of weights that are not 0), so a mask of zeros
         and ones gives the mean over the ones, and the gradient is linear in the weights.
+        Raises ConfigError for a batch that does not fit, WorkerError when a worker dies.
         """
         ids, targets = self._checked(ids, targets)
-        ws = self._forward(ids, keep=True)
-        losses = cross_entropy(ws.logits, targets.ravel(), total=ws.total)
-        factors = self._token_factors(ids.shape, weights)
-        self._backward(ws, ids.ravel(), targets.ravel(), factors)
-        return float(np.dot(losses.astype(np.float64), factors))
+        factors = token_factors(ids.shape, weights)
+        self._need_gradients()
+        self._lay_out(ids, targets, factors)
+        self._team.run("backward", *ids.shape)
+        self._team.run("reduce", ids.shape[0])
+        losses = self._batch.rows(0, *ids.shape)[3]
+        return float(np.vdot(losses.astype(np.float64), factors))
 
-    def _checked(self, ids: ArrayLike, targets: ArrayLike) -> tuple[Array, Array]:
-        ids = as_batch("ids", ids, self.config.vocab_size)
-        targets = as_batch("targets", targets, self.config.vocab_size)
-        if ids.shape != targets.shape:
-            raise ConfigError(f"ids are {ids.shape}, targets {targets.shape}: they must agree")
-        return ids, targets
+    # workers
 
-    def _token_factors(self, shape: tuple[int, ...], weights: ArrayLike | None) -> Array:
-        """What each token's loss is multiplied by [N], float64."""
-        if weights is None:
-            n = int(np.prod(shape))
-            return np.full(n, 1.0 / n)
-        array = np.asarray(weights, dtype=np.float64)
-        if array.shape != shape and array.size != np.prod(shape):
-            raise ConfigError(f"weights have shape {array.shape}, ids {shape}: they must agree")
-        if not np.isfinite(array).all():
-            raise ConfigError("weights hold a NaN or an infinity")
-        return array.ravel() / max(1, int(np.count_nonzero(array)))
+    def start_workers(
+        self,
+        workers: int | str = "auto",
+        *,
+        batch_size: int,
+        seq_len: int,
+        max_tokens: int = 0,
+        runner: str = "auto",
+        jobs: Mapping[str, Job] | None = None,
+    ) -> tuple[int, str]:
+        """Splits the rows of every batch among workers; returns their number and kind.
 
-    def _workspace(self, batch: int, length: int, *, keep: bool) -> Workspace:
-        """One workspace for training and one for everything else, renewed when shapes change."""
-        ws = self._workspaces.get(keep)
-        if ws is None or (ws.batch, ws.length) != (batch, length):
-            self._workspaces.pop(keep, None)
-            ws = Workspace(self.config, batch, length, dtype=self.dtype, keep=keep)
-            self._workspaces[keep] = ws
-        return ws
+        "auto" chooses by the size of a step of batch_size rows of seq_len tokens and by what the
+        system can do. max_tokens: of the largest batch to come, when that is not the training
+        batch; a larger one still works, but starts the workers anew. runner: inline, threads, processes or auto. jobs: further callables,
+        name -> job(member, *numbers), that run_job then runs on all workers at once; what they
+        write must be in shared memory (phi_model.shared_zeros).
+        """
+        self.stop_workers()
+        size = self._auto_size(batch_size, seq_len) if workers == "auto" else workers
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise ConfigError(f"workers is {workers!r}; it must be 'auto', or 1 or more")
+        if runner == "auto":
+            runner = "processes" if can_fork() else "threads"
+        self._extra_jobs = dict(jobs or {})
+        self._size, self._runner = size, (runner if size > 1 else "inline")
+        self._square_sums = shared_zeros(size, np.float64)
+        self._worker_gradients = []
+        self._need_gradients(size)
+        self._batch = SharedBatch(max(batch_size * seq_len, max_tokens), self.dtype)
+        self._team = make_team(self._runner, size, self._jobs)
+        return size, self._runner
+
+    def stop_workers(self) -> None:
+        """Back to one worker; does nothing when there is only one."""
+        self._team.close()
+        self._extra_jobs = {}
+        self._size, self._runner = 1, "inline"
+        del self._worker_gradients[1:]
+        self._square_sums = np.zeros(1)
+        self._workspaces = {key: ws for key, ws in self._workspaces.items() if key[0] == 0}
+        self._team = InlineTeam(1, self._jobs)
 
     @property
-    def _head_name(self) -> str:
-        return "embedding" if self.config.tied_head else "head"
+    def workers(self) -> int:
+        """How many workers share a batch."""
+        return self._size
 
-    def _forward(self, ids: Array, *, keep: bool) -> Workspace:
-        """Runs ids [B, T] up to ws.logits [V, N]."""
-        p = self.parameters
-        ws = self._workspace(*ids.shape, keep=keep)
-        embed(ids.ravel(), p["embedding"], x=ws.layers[0].x)
-        for i, kept in enumerate(ws.layers):
-            is_last = i == self.config.n_layer - 1
-            attention_sublayer(ws, kept, p, i)
-            mlp_sublayer(ws, kept, p, i, x_out=ws.x_final if is_last else ws.layers[i + 1].x)
-        rmsnorm(
-            ws.x_final,
-            p["final_norm.gain"],
-            self.config.norm_eps,
-            y=ws.h_final,
-            rrms=ws.rrms_final,
-        )
-        np.matmul(p[self._head_name], ws.h_final, out=ws.logits)
+    def run_job(self, name: str, *numbers: float) -> None:
+        """Runs a job given to start_workers on every worker."""
+        self._team.run(name, *numbers)
+
+    def _auto_size(self, batch_size: int, seq_len: int) -> int:
+        work = self.config.flops_per_token(seq_len) * batch_size * seq_len
+        if work < SMALL_STEP:
+            return 1
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        return max(1, min(cores or 1, batch_size, MAX_AUTO_WORKERS))
+
+    @property
+    def _jobs(self) -> dict[str, Job]:
+        own: dict[str, Job] = {
+            "losses": self._losses,
+            "backward": self._backward,
+            "reduce": self._reduce,
+        }
+        return own | self._extra_jobs
+
+    # jobs: what each worker does with its rows
+
+    def _share(self, member: int, batch: float) -> tuple[int, int]:
+        """First and end row of a worker's part of the batch; empty for some when rows are few."""
+        rows, size = int(batch), self._size
+        return rows * member // size, rows * (member + 1) // size
+
+    def _losses(self, member: int, batch: float, length: float) -> None:
+        first, end = self._share(member, batch)
+        if first == end:
+            return
+        ids, targets, _, losses = self._batch.rows(first, end, int(length))
+        ws = self._workspace(member, *ids.shape, keep=False)
+        forward(ws, self.parameters, ids)
+        losses[...] = token_losses(ws, targets).reshape(ids.shape)
+
+    def _backward(self, member: int, batch: float, length: float) -> None:
+        first, end = self._share(member, batch)
+        if first == end:
+            return
+        ids, targets, factors, losses = self._batch.rows(first, end, int(length))
+        ws = self._workspace(member, *ids.shape, keep=True)
+        forward(ws, self.parameters, ids)
+        losses[...] = token_losses(ws, targets).reshape(ids.shape)
+        backward(ws, self.parameters, self._worker_gradients[member], ids, targets, factors)
+
+    def _reduce(self, member: int, batch: float) -> None:
+        """Adds the workers' gradients, in their order, on this worker's stretch of the buffer.
+
+        A worker without rows has nothing to add; the last one always has some.
+        """
+        size = self._size
+        busy = [m for m in range(size) if range(*self._share(m, batch))]
+        flats = [self._worker_gradients[m].flat for m in busy]
+        total = self._worker_gradients[0].flat
+        first, end = stretch(total.size, member, size)
+        square_sum = 0.0
+        for start in range(first, end, REDUCE_BLOCK):
+            part = slice(start, min(start + REDUCE_BLOCK, end))
+            if busy[0] != 0:
+                total[part] = flats[0][part]
+            for flat in flats[1:]:
+                total[part] += flat[part]
+            square_sum += float(np.dot(total[part], total[part]))
+        self._square_sums[member] = square_sum
+
+    # what the jobs stand on
+
+    def _checked(self, ids: ArrayLike, targets: ArrayLike) -> tuple[Array, Array]:
+        ids = as_ids("ids", ids, self.config.vocab_size)
+        targets = as_ids("targets", targets, self.config.vocab_size)
+        same_shape(ids, targets)
+        return ids, targets
+
+    def _lay_out(self, ids: Array, targets: Array, factors: Array | None = None) -> None:
+        """Puts a batch where the workers look, making more room (and new workers) if need be."""
+        if ids.size > self._batch.capacity:
+            self._team.close()
+            self._batch = SharedBatch(ids.size, self.dtype)
+            self._team = make_team(self._runner, self._size, self._jobs)
+        self._batch.put(ids, targets, factors)
+
+    def _need_gradients(self, size: int = 1) -> None:
+        while len(self._worker_gradients) < size:
+            self._worker_gradients.append(self.parameters.like())
+
+    def _workspace(self, member: int, batch: int, length: int, *, keep: bool) -> Workspace:
+        """A worker's memory for training or for everything else, renewed when shapes change."""
+        ws = self._workspaces.get((member, keep))
+        if ws is None or (ws.batch, ws.length) != (batch, length):
+            self._workspaces.pop((member, keep), None)
+            ws = Workspace(self.config, batch, length, dtype=self.dtype, keep=keep)
+            self._workspaces[member, keep] = ws
         return ws
 
-    def _backward(self, ws: Workspace, ids: Array, targets: Array, factors: Array) -> None:
-        """Writes every gradient once; only the embedding's is then added to.
 
-        A tied head writes the embedding's gradient; otherwise it starts from zero. So nothing of
-        the step before survives.
-        """
-        p, g = self.parameters, self.gradients
-        cross_entropy_backward(
-            ws.logits,
-            ws.total,
-            targets,
-            factors.astype(self.dtype),
-            ws.h_final,
-            p[self._head_name],
-            dh=ws.dh,
-            dweight=g[self._head_name],
-        )
-        ws.dx[:] = 0
-        rmsnorm_backward(
-            ws.dh,
-            ws.x_final,
-            p["final_norm.gain"],
-            ws.rrms_final,
-            dx=ws.dx,
-            dgain=g["final_norm.gain"],
-            scratch=ws.scratch,
-        )
-        for i in reversed(range(self.config.n_layer)):
-            mlp_sublayer_backward(ws, ws.layers[i], p, g, i)
-            attention_sublayer_backward(ws, ws.layers[i], p, g, i)
-        if not self.config.tied_head:
-            g["embedding"][:] = 0
-        embed_backward(ws.dx, ids, dweight=g["embedding"])
+def stretch(size: int, member: int, members: int) -> tuple[int, int]:
+    """First and end element of a member's part of a buffer, on cache lines."""
+    line = 16
+    lines = -(-size // line)
+    return min(size, lines * member // members * line), min(
+        size, lines * (member + 1) // members * line
+    )

@@ -5,24 +5,18 @@ An optimiser sees one vector, a layer sees its matrix, and nothing is ever copie
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["ALIGNMENT", "FlatTable", "aligned_empty"]
+from phi_model.memory import ALIGNMENT, private_zeros
 
-ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
+__all__ = ["FlatTable"]
 
-
-def aligned_empty(size: int, dtype: DTypeLike) -> NDArray[Any]:
-    """An uninitialised vector of `size` elements whose first byte lies on a cache line."""
-    itemsize = np.dtype(dtype).itemsize
-    raw = np.empty(size * itemsize + ALIGNMENT, dtype=np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + size * itemsize].view(dtype)
+Allocator = Callable[[int, DTypeLike], NDArray[Any]]
 
 
 class FlatTable(Mapping[str, NDArray[Any]]):
@@ -36,7 +30,13 @@ class FlatTable(Mapping[str, NDArray[Any]]):
     ((2, 3), (0, 6), (16, 19))
     """
 
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]], *, dtype: DTypeLike) -> None:
+    def __init__(
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        *,
+        dtype: DTypeLike,
+        allocate: Allocator = private_zeros,
+    ) -> None:
         self.dtype = np.dtype(dtype)
         step = max(1, ALIGNMENT // self.dtype.itemsize)
         placed = sorted(shapes, key=lambda name: len(shapes[name]) < 2)
@@ -45,8 +45,8 @@ class FlatTable(Mapping[str, NDArray[Any]]):
         for name in placed:
             starts[name] = end
             end += -(-prod(shapes[name]) // step) * step
-        self.flat: NDArray[Any] = aligned_empty(end, self.dtype)
-        self.flat[:] = 0
+        self._allocate = allocate
+        self.flat: NDArray[Any] = allocate(end, self.dtype)
         self.ranges: dict[str, tuple[int, int]] = {
             name: (starts[name], starts[name] + prod(shape)) for name, shape in shapes.items()
         }
@@ -74,7 +74,7 @@ class FlatTable(Mapping[str, NDArray[Any]]):
 
     def like(self, dtype: DTypeLike | None = None) -> FlatTable:
         """A table of the same names and shapes, filled with zeros."""
-        return FlatTable(self.shapes, dtype=dtype or self.dtype)
+        return FlatTable(self.shapes, dtype=dtype or self.dtype, allocate=self._allocate)
 
     def assign(self, values: Mapping[str, NDArray[Any]]) -> None:
         """Copies every array of `values` in; names and shapes must be exactly these."""

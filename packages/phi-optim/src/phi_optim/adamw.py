@@ -22,7 +22,17 @@ from numpy.typing import NDArray
 
 from phi_optim.checks import check_finite_scale, check_gradients_fit, check_range
 from phi_optim.errors import StateError
-from phi_optim.segments import BLOCK, DecayRule, Segment, blocks, flat_views, is_matrix, segments
+from phi_optim.segments import (
+    BLOCK,
+    Allocator,
+    DecayRule,
+    Segment,
+    blocks,
+    flat_views,
+    is_matrix,
+    segments,
+    share_of,
+)
 
 __all__ = ["AdamW"]
 
@@ -33,8 +43,10 @@ class AdamW:
     """Updates `parameters` in place.
 
     parameters: name -> float array; decay(name, array) says which of them weight_decay pulls
-    towards 0 (matrices unless told otherwise). Raises HyperparameterError for a value out of
-    range. The defaults are those measured best for models of about a million parameters.
+    towards 0 (matrices unless told otherwise). allocate(size, dtype) makes the moments, of zeros:
+    in memory that forked workers share each of them can call update() for its share.
+    Raises HyperparameterError for a value out of range. The defaults are those measured best for
+    models of about a million parameters.
     """
 
     name = "adamw"
@@ -48,6 +60,7 @@ class AdamW:
         eps: float = 1e-8,
         weight_decay: float = 0.1,
         decay: DecayRule = is_matrix,
+        allocate: Allocator = np.zeros,
     ) -> None:
         check_range("learning_rate", learning_rate, 0, np.inf)
         check_range("betas[0]", betas[0], 0, 1)
@@ -59,11 +72,8 @@ class AdamW:
         self.steps = 0
         self._values = flat_views(parameters)
         self._segments = segments(parameters, decay)
-        self._mean = {name: np.zeros_like(value) for name, value in self._values.items()}
-        self._square = {name: np.zeros_like(value) for name, value in self._values.items()}
-        self._scratch = {
-            value.dtype: np.empty(BLOCK, value.dtype) for value in self._values.values()
-        }
+        self._mean = {k: allocate(v.size, v.dtype) for k, v in self._values.items()}
+        self._square = {k: allocate(v.size, v.dtype) for k, v in self._values.items()}
 
     def step(
         self,
@@ -84,18 +94,46 @@ class AdamW:
         flat_gradients = flat_views(gradients)
         check_gradients_fit(flat_gradients, self._values)
         self.steps += 1
-        for segment in self._segments:
-            self._update(segment, flat_gradients[segment.buffer], rate, scale)
+        self.update(gradients, step=self.steps, learning_rate=rate, scale=scale)
 
-    def _update(self, segment: Segment, gradient: Array, rate: float, scale: float) -> None:
+    def update(
+        self,
+        gradients: Mapping[str, Array],
+        *,
+        step: int,
+        learning_rate: float,
+        scale: float = 1.0,
+        share: int = 0,
+        shares: int = 1,
+    ) -> None:
+        """Update number `step` (1 is the first) of one worker's share of the parameters.
+
+        For callers that run workers: all shares together are one step(), whose checks, and the
+        counting in `steps`, are then the caller's.
+        """
+        flat_gradients = flat_views(gradients)
+        scratch = np.empty(BLOCK, np.float64)
+        for segment in share_of(self._segments, share, shares):
+            gradient = flat_gradients[segment.buffer]
+            self._update(segment, gradient, step, learning_rate, scale, scratch)
+
+    def _update(
+        self,
+        segment: Segment,
+        gradient: Array,
+        step: int,
+        rate: float,
+        scale: float,
+        scratch: Array,
+    ) -> None:
         b1, b2 = self.betas
-        step_size = rate / (1 - b1**self.steps)
-        root_scale = (1 - b2**self.steps) ** -0.5
+        step_size = rate / (1 - b1**step)
+        root_scale = (1 - b2**step) ** -0.5
         keep = 1 - rate * self.weight_decay if segment.decays else 1.0
         p, m, v = (t[segment.buffer] for t in (self._values, self._mean, self._square))
         for block in blocks(segment):
             g, mb, vb, pb = gradient[block], m[block], v[block], p[block]
-            s = self._scratch[pb.dtype][: pb.size]
+            s = scratch.view(pb.dtype)[: pb.size]
             np.multiply(g, (1 - b1) * scale, out=s)
             mb *= b1
             mb += s

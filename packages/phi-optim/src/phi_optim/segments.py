@@ -8,17 +8,27 @@ of arrays works as well, a stretch for each array.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from phi_optim.errors import StateError
 
-__all__ = ["BLOCK", "Segment", "blocks", "flat_views", "is_matrix", "segments"]
+__all__ = [
+    "BLOCK",
+    "Allocator",
+    "Segment",
+    "blocks",
+    "flat_views",
+    "is_matrix",
+    "segments",
+    "share_of",
+]
 
 Array = NDArray[Any]
+Allocator = Callable[[int, DTypeLike], Array]
 DecayRule = Callable[[str, Array], bool]
 
 BLOCK = 32 * 1024  # elements: a block of parameter, gradient, moments and scratch stays in cache
@@ -69,6 +79,20 @@ def segments(parameters: Mapping[str, Array], decay: DecayRule) -> list[Segment]
             start = joined.pop().start
         joined.append(Segment("", start, end, decays))
     return joined
+
+
+def share_of(stretches: list[Segment], share: int, shares: int) -> list[Segment]:
+    """The part of all elements that worker `share` of `shares` updates: equal parts, in order."""
+    total = sum(segment.end - segment.start for segment in stretches)
+    first, end = total * share // shares, total * (share + 1) // shares
+    parts, before = [], 0
+    for segment in stretches:
+        size = segment.end - segment.start
+        start, stop = max(first - before, 0), min(end - before, size)
+        if start < stop:
+            parts.append(replace(segment, start=segment.start + start, end=segment.start + stop))
+        before += size
+    return parts
 
 
 def blocks(segment: Segment) -> Iterator[slice]:

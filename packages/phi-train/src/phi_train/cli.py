@@ -76,7 +76,9 @@ def run(
     tokens: Annotated[int | None, typer.Option(help="Or: tokens to train on.")] = None,
     flops: Annotated[float | None, typer.Option(help="Or: operations to spend, e.g. 1e13.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="adamw.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="The peak rate.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="The peak; by default 2e-3 or less, by width.")
+    ] = None,
     schedule: Annotated[
         str | None, typer.Option(help="warmup-stable-decay, linear, cosine or constant.")
     ] = None,
@@ -86,6 +88,9 @@ def run(
     tokenizer: Annotated[str | None, typer.Option(help="A tokenizer.json to use.")] = None,
     vocab_size: Annotated[
         int | None, typer.Option(help="Or: size of the one to be trained. Default 1024.")
+    ] = None,
+    workers: Annotated[
+        str | None, typer.Option(help="Processes that share a batch, or 'auto' (the default).")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights and batches. Default 0.")] = None,
     out: Annotated[str | None, typer.Option(help="The run's folder. Default runs/PRESET.")] = None,

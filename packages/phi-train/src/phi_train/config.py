@@ -21,11 +21,20 @@ from typing import Any
 from phi_model import ModelConfig
 from phi_train.errors import ConfigError
 
-__all__ = ["SCHEDULES", "TrainConfig"]
+__all__ = ["SCHEDULES", "TrainConfig", "default_learning_rate"]
 
 SCHEDULES = ("warmup-stable-decay", "linear", "cosine", "constant")
 OPTIMIZERS = ("adamw",)
 AT_LEAST_ONE = ("batch_size", "seq_len", "grad_accum", "eval_every", "eval_tokens")
+
+
+def default_learning_rate(model: ModelConfig) -> float:
+    """The peak for AdamW: 2e-3 up to 128 channels, above that inversely to the width.
+
+    Swept over 1e-3, 2e-3, 3e-3, 4e-3 on gpt-1m, 2,000 steps of 4 x 128 tokens of TinyStories:
+    2.758, 2.729, 2.749, 2.748 nats a token.
+    """
+    return 2e-3 * min(1.0, 128 / model.n_embd)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +57,7 @@ class TrainConfig:
     tokens: int = 0  # instead of steps, when above 0
     flops: float = 0.0  # instead of steps, when above 0
     optimizer: str = "adamw"
-    learning_rate: float = 1e-3  # the peak
+    learning_rate: float = 0.0  # the peak; 0: default_learning_rate of the model's width
     schedule: str = "warmup-stable-decay"
     warmup_steps: int = 100
     final_rate: float = 0.02  # of the peak, at the last step
@@ -56,6 +65,7 @@ class TrainConfig:
     beta1: float = 0.9
     beta2: float = 0.95
     clip: float = 1.0  # global norm of the gradient
+    workers: str = "auto"  # or a number: how many share the rows of a batch
     seed: int = 0
     eval_every: int = 250  # steps
     eval_tokens: int = 16_384  # of the validation stream, from its start; the end measures all
@@ -69,7 +79,15 @@ class TrainConfig:
         for name in AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be 1 or more")
-        for name in ("steps", "tokens", "flops", "warmup_steps", "checkpoint_every", "seed"):
+        for name in (
+            "steps",
+            "tokens",
+            "flops",
+            "warmup_steps",
+            "checkpoint_every",
+            "seed",
+            "learning_rate",
+        ):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be 0 or more")
         if self.steps < 1 and not self.tokens and not self.flops:
@@ -78,6 +96,8 @@ class TrainConfig:
             raise ConfigError(f"optimizer is {self.optimizer!r}; there is {', '.join(OPTIMIZERS)}")
         if self.schedule not in SCHEDULES:
             raise ConfigError(f"schedule is {self.schedule!r}; there are {', '.join(SCHEDULES)}")
+        if self.workers != "auto" and (not self.workers.isdecimal() or int(self.workers) < 1):
+            raise ConfigError(f"workers is {self.workers!r}; it must be 'auto', or 1 or more")
         if not self.clip > 0:
             raise ConfigError(f"clip is {self.clip}; it must be above 0 (inf: no clipping)")
 
@@ -110,6 +130,8 @@ class TrainConfig:
             kind = kinds.get(name)
             if kind is None:
                 raise ConfigError(f"no setting is called {name!r}; there are {', '.join(kinds)}")
+            if name == "workers" and type(value) is int:
+                value = str(value)  # noqa: PLW2901 (a number is a fine TOML value here)
             if kind is float and isinstance(value, int) and not isinstance(value, bool):
                 value = float(value)  # noqa: PLW2901 (1 is a fine learning rate)
             if type(value) is not kind:

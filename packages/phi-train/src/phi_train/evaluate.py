@@ -15,7 +15,7 @@ import numpy as np
 from phi_model import GPT
 from phi_train.tokens import TokenStream, windows
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["TOKENS_AT_ONCE", "Evaluation", "evaluate"]
 
 TOKENS_AT_ONCE = 2048  # a batch of windows: large enough to be fast, small enough for a phone
 

@@ -18,14 +18,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from phi_model import GPT, Checkpoint, build_model, load_checkpoint, save_checkpoint
+from phi_model import (
+    GPT,
+    Checkpoint,
+    build_model,
+    load_checkpoint,
+    save_checkpoint,
+    shared_zeros,
+)
 from phi_optim import AdamW, clip_scale, grad_norm, schedules
 from phi_tokenizer import Tokenizer
 from phi_train.batches import RandomWindows
-from phi_train.config import TrainConfig
+from phi_train.config import TrainConfig, default_learning_rate
 from phi_train.documents import END_OF_TEXT, documents
 from phi_train.errors import ConfigError, DataError, Diverged, RunError
-from phi_train.evaluate import Evaluation, evaluate
+from phi_train.evaluate import TOKENS_AT_ONCE, Evaluation, evaluate
 from phi_train.interrupt import StopRequest
 from phi_train.ngram import baselines
 from phi_train.progress import Progress, Quiet
@@ -79,11 +86,13 @@ class _Run:
             seq_len=config.seq_len,
             seed=config.seed,
         )
+        self.learning_rate = config.learning_rate or default_learning_rate(self.model.config)
         self.optimizer = AdamW(
             self.model.parameters,
-            learning_rate=config.learning_rate,
+            learning_rate=self.learning_rate,
             betas=(config.beta1, config.beta2),
             weight_decay=config.weight_decay,
+            allocate=shared_zeros,
         )
         self.step = 0
         self.best_loss = math.inf
@@ -95,10 +104,11 @@ class _Run:
             self.folder.write(self.folder.config, config.to_toml().encode())
             self.folder.write(self.folder.tokenizer, self.tokenizer_bytes)
         self.metrics = MetricsLog(self.folder.metrics, keep_steps=self.step)
-        self.started = time.perf_counter()
+        self._start_workers(checkpoint)  # last: they see everything that is there when they start
 
     def close(self) -> None:
         self.progress.stop()
+        self.model.stop_workers()
         self.metrics.close()
 
     # 1. data
@@ -166,6 +176,31 @@ class _Run:
         )
         self.progress.say(f"resuming {self.folder.path} after step {self.step}")
 
+    def _start_workers(self, checkpoint: Checkpoint | None) -> None:
+        """As many as the run began with: their number is part of what decides the last bit."""
+        c = self.config
+        wanted: int | str = c.workers if c.workers == "auto" else int(c.workers)
+        if checkpoint and "workers" in checkpoint.metadata:
+            wanted = int(checkpoint.metadata["workers"])
+        size, runner = self.model.start_workers(
+            wanted,
+            batch_size=c.batch_size,
+            seq_len=c.seq_len,
+            max_tokens=TOKENS_AT_ONCE,
+            jobs={"update": self._update_share},
+        )
+        self.progress.say(f"workers: {size} ({runner})")
+
+    def _update_share(self, member: int, step: float, rate: float, scale: float) -> None:
+        self.optimizer.update(
+            self.model.gradients,
+            step=int(step),
+            learning_rate=rate,
+            scale=scale,
+            share=member,
+            shares=self.model.workers,
+        )
+
     # 3. the loop
 
     def go(self) -> TrainResult:
@@ -185,15 +220,14 @@ class _Run:
 
     def _update(self) -> None:
         started = time.perf_counter()
-        loss = self._loss_and_grad()
-        norm = grad_norm(self.model.gradients)
+        loss, norm = self._loss_and_grad()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise Diverged(self._what_diverged(loss))
         rate = self._learning_rate()
-        self.optimizer.step(
-            self.model.gradients, learning_rate=rate, scale=clip_scale(norm, self.config.clip)
-        )
         self.step += 1
+        self.optimizer.steps = self.step
+        scale = clip_scale(norm, self.config.clip)
+        self.model.run_job("update", self.step, rate, scale)
         tokens = self.config.tokens_per_step
         self.metrics.write(
             step=self.step,
@@ -205,21 +239,21 @@ class _Run:
         )
         self.progress.step(self.step, loss=loss, tokens=tokens)
 
-    def _loss_and_grad(self) -> float:
-        """The mean loss of the step's batches, its gradient in model.gradients."""
+    def _loss_and_grad(self) -> tuple[float, float]:
+        """The mean loss of the step's batches, its gradient in model.gradients; its norm."""
         parts = self.config.grad_accum
         ids, targets = self.batches(self.step)
         if parts == 1:
-            return self.model.loss_and_grad(ids, targets)
+            return self.model.loss_and_grad(ids, targets), self.model.gradient_norm
         losses = []
-        total = np.zeros_like(self.model.gradients.flat)
+        total = np.zeros(self.model.gradients.flat.size, self.model.dtype)
         for part_ids, part_targets in zip(
             np.split(ids, parts), np.split(targets, parts), strict=True
         ):
             losses.append(self.model.loss_and_grad(part_ids, part_targets))
             total += self.model.gradients.flat
         np.divide(total, parts, out=self.model.gradients.flat)
-        return sum(losses) / parts
+        return sum(losses) / parts, grad_norm(self.model.gradients)
 
     def _learning_rate(self) -> float:
         c = self.config
@@ -233,14 +267,14 @@ class _Run:
                 "cosine": schedules.cosine,
             }[c.schedule]
             factor = schedule(self.step, self.total_steps, warmup_steps=warmup, final=c.final_rate)
-        return c.learning_rate * factor
+        return self.learning_rate * factor
 
     def _what_diverged(self, loss: float) -> str:
         faulty = [n for n, g in self.model.gradients.items() if not np.isfinite(g).all()]
         where = f"the gradient of {faulty[0]}" if faulty else f"the loss ({loss})"
         return (
             f"{where} is no longer finite at step {self.step + 1}: lower --learning-rate "
-            f"({self.config.learning_rate:g} now); the last good checkpoint is kept"
+            f"({self.learning_rate:g} now); the last good checkpoint is kept"
         )
 
     # 4. evaluation
@@ -291,7 +325,11 @@ class _Run:
             self.model,
             step=self.step,
             tokenizer=self.tokenizer_bytes,
-            metadata={"best_loss": self.best_loss, "data_checksum": self.train.checksum},
+            metadata={
+                "best_loss": self.best_loss,
+                "data_checksum": self.train.checksum,
+                "workers": self.model.workers,
+            },
             tensors=tensors,
         )
 
