@@ -53,7 +53,7 @@ class GPTStep:
             )
             x += layer.attention_out @ attended
             gate, up = np.split(layer.gate_up @ self._norm(x, layer.mlp_gain), 2)
-            x += layer.down @ (gate / (1 + np.exp(-gate)) * up)
+            x += layer.down @ (gate * (0.5 + 0.5 * np.tanh(0.5 * gate)) * up)  # tanh: no overflow
         self.position += 1
         logits: Array = self._head @ self._norm(x, self._final_gain)
         return logits
@@ -87,4 +87,5 @@ def _attend(q: Array, keys: Array, values: Array) -> Array:
     scores = np.matmul(keys, q[:, :, None]) * np.float32(q.shape[1] ** -0.5)
     p = np.exp(scores - scores.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)
-    return np.matmul(p.swapaxes(1, 2), values).ravel()
+    attended: Array = np.matmul(p.swapaxes(1, 2), values).ravel()
+    return attended
