@@ -54,9 +54,10 @@ def _check(name: str, value: float, low: float, high: float) -> None:
 def probabilities(logits: Array, sampling: Sampling, seen: Sequence[int] = ()) -> Array:
     """The distribution [V], float64, that a token is drawn from (temperature above 0)."""
     logits = _penalised(logits, sampling, seen)
-    p = np.exp((logits - logits.max()) / sampling.temperature)
+    with np.errstate(over="ignore"):  # a tiny temperature: minus infinity, probability 0
+        p = np.exp((logits - logits.max()) / sampling.temperature)
     if 0 < sampling.top_k < p.size:
-        p[p < np.partition(p, -sampling.top_k)[-sampling.top_k]] = 0
+        p[np.argsort(-logits, kind="stable")[sampling.top_k :]] = 0  # of equals, the lower id
     p /= p.sum()
     if sampling.top_p < 1:
         order = np.argsort(-p, kind="stable")
@@ -83,6 +84,7 @@ def sample(logits: Array, sampling: Sampling, *, position: int, seen: Sequence[i
     if sampling.temperature == 0:
         return int(np.argmax(_penalised(logits, sampling, seen)))
     cumulative = np.cumsum(probabilities(logits, sampling, seen))
-    rng = np.random.Generator(np.random.Philox(key=[sampling.seed, position]))
+    key = np.array([sampling.seed, position], np.uint64)
+    rng = np.random.Generator(np.random.Philox(key=key))
     drawn = int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
     return min(drawn, logits.size - 1)
