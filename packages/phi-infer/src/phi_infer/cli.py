@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import phi_infer
-from phi_infer.errors import PhiInferError
+from phi_infer.errors import PhiInferError, SamplingError
 from phi_model import PhiModelError, load_checkpoint
 from phi_tokenizer import TokenizerError, console
 
@@ -45,18 +45,26 @@ def _root(
 @app.command()
 def generate(
     checkpoint: CheckpointPath,
-    prompt: Annotated[str, typer.Option(help="The text to continue; '' starts anew.")] = "",
-    max_tokens: Annotated[int, typer.Option(help="Tokens to make at most.")] = 200,
+    prompt: Annotated[
+        str, typer.Option(help="The text to continue; without it a new text begins.")
+    ] = "",
+    max_tokens: Annotated[
+        int, typer.Option(help="Tokens to make at most; a token is a few letters.")
+    ] = 200,
     temperature: Annotated[
         float, typer.Option(help="0: the most probable token; 1: as the model thinks.")
     ] = 0.8,
     top_k: Annotated[int, typer.Option(help="Only the k most probable tokens; 0: all.")] = 0,
-    top_p: Annotated[float, typer.Option(help="Only the most probable, up to this sum.")] = 1.0,
+    top_p: Annotated[
+        float,
+        typer.Option(help="Only the most probable tokens that together reach this; 1: all."),
+    ] = 1.0,
     min_p: Annotated[
-        float, typer.Option(help="Only tokens this fraction as probable as the best.")
+        float,
+        typer.Option(help="Only tokens at least this fraction as probable as the best; 0: all."),
     ] = 0.0,
     repeat_penalty: Annotated[
-        float, typer.Option(help="Above 1: tokens seen before become less likely.")
+        float, typer.Option(help="Above 1: tokens seen before become less likely; try 1.2.")
     ] = 1.0,
     stop: Annotated[
         list[str] | None, typer.Option(help="End where this text would appear; repeatable.")
@@ -69,8 +77,20 @@ def generate(
 ) -> None:
     """Continue a prompt, showing the text as it is made.
 
-    Example: phi-infer generate runs/first/best.phi --prompt "Once upon a time" --seed 1
+    It ends where the model ends it, at --stop, or after --max-tokens.
+
+    Each token is drawn at random: --temperature sharpens the model's
+    probabilities (below 1) or flattens them (above 1), then --top-k, --top-p
+    and --min-p take unlikely tokens out.
+
+    Example: phi-infer generate runs/first/best.phi --prompt "Once upon a time"
+
+    The same text every time, the likeliest token at each place: --temperature 0
+
+    Ten texts for a program to read: --num-samples 10 --seed 1 --json
     """
+    if num_samples < 1:
+        raise SamplingError(f"--num-samples is {num_samples}; it must be 1 or more")
     generator = phi_infer.load(checkpoint)
     first_seed = secrets.randbelow(2**32) if seed is None else seed
     samples = []

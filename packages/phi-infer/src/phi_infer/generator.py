@@ -63,20 +63,22 @@ class Generator:
         prompt: str = "",
         *,
         max_tokens: int = 200,
-        stop: Sequence[str] = (),
+        stop: str | Sequence[str] = (),
         **sampling: Any,
     ) -> Iterator[str]:
         """The continuation of `prompt` in pieces, each of whole characters.
 
-        max_tokens: tokens drawn at most. stop: strings that end the text, themselves left out.
+        max_tokens: tokens drawn at most. stop: a string, or several, that ends the text, itself
+        left out.
         sampling: the fields of Sampling (temperature, top_k, top_p, min_p, repeat_penalty, seed).
         Ends at the model's end-of-text token. Raises SamplingError at once, before any text.
         """
         if max_tokens < 0:
             raise SamplingError(f"max_tokens is {max_tokens}; it must be 0 or more")
-        if any(not text for text in stop):
+        stops = [stop] if isinstance(stop, str) else list(stop)
+        if not all(stops):
             raise SamplingError("a stop string is empty; leave it out, or give some text")
-        return self._stream(prompt, max_tokens, list(stop), _sampling(sampling))
+        return self._stream(prompt, max_tokens, stops, _sampling(sampling))
 
     def _stream(
         self, prompt: str, max_tokens: int, stop: list[str], sampling: Sampling
@@ -101,6 +103,11 @@ class Generator:
             logits = step(token)
         for position in range(max_tokens):
             usable = logits[: self.tokenizer.n_vocab]
+            if not np.isfinite(usable).all():
+                raise ModelError(
+                    "the model's output is not finite: its training diverged; "
+                    "use an earlier checkpoint"
+                )
             token = sample(usable, sampling, position=position, seen=seen)
             if token == self._end_token:
                 return
