@@ -1,0 +1,208 @@
+"""The phi-infer command as a user meets it: text, JSON, and one line for a mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+import phi_infer
+from phi_infer import load
+from phi_model import save_checkpoint
+
+PROGRAM = Path(sysconfig.get_path("scripts")) / "phi-infer"
+
+
+def run(*args, **options):
+    environment = os.environ | {
+        "OPENBLAS_NUM_THREADS": "1",
+        "COLUMNS": "100",
+        "PYTHONWARNINGS": "error",
+        "PYTHONUTF8": "1",
+    }
+    settings = {"capture_output": True, "encoding": "utf-8", "timeout": 120} | options
+    return subprocess.run([str(PROGRAM), *map(str, args)], env=environment, check=False, **settings)
+
+
+def refused(done, *words, code=1):
+    """One line on stderr, with these words in it, and nothing else that alarms."""
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("phi-infer: error: ")
+    for word in words:
+        assert word in lines[0]
+    assert not done.stdout
+
+
+def test_generate_shows_prompt_and_text(checkpoint):
+    done = run("generate", checkpoint, "--prompt", "Der Bär", "--seed", 3, "--max-tokens", 20)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    expected = load(checkpoint).generate("Der Bär", seed=3, max_tokens=20)
+    assert done.stdout == f"Der Bär{expected}\n"
+
+
+def test_generate_json_and_samples(checkpoint):
+    done = run(
+        *("generate", checkpoint, "--prompt", "The bear", "--seed", 5, "--max-tokens", 12),
+        *("--temperature", 1.1, "--top-k", 40, "--top-p", 0.95, "--min-p", 0.01),
+        *("--repeat-penalty", 1.1, "--stop", "glad", "--stop", "zzz"),
+        *("--num-samples", 3, "--json"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1
+    result = json.loads(done.stdout)
+    assert result["prompt"] == "The bear"
+    assert [s["seed"] for s in result["samples"]] == [5, 6, 7]
+    for one in result["samples"]:
+        expected = load(checkpoint).generate(
+            "The bear",
+            seed=one["seed"],
+            max_tokens=12,
+            temperature=1.1,
+            top_k=40,
+            top_p=0.95,
+            min_p=0.01,
+            repeat_penalty=1.1,
+            stop=["glad", "zzz"],
+        )
+        assert one["text"] == expected
+
+
+def test_samples_as_text_and_random_seeds(checkpoint):
+    done = run("generate", checkpoint, "--num-samples", 2, "--max-tokens", 30)
+    assert done.returncode == 0, done.stderr
+    assert "\n---\n" in done.stdout
+    other = run("generate", checkpoint, "--num-samples", 2, "--max-tokens", 30)
+    assert other.stdout != done.stdout
+
+
+def test_inspect(checkpoint):
+    done = run("inspect", checkpoint, "--json")
+    facts = json.loads(done.stdout)
+    assert facts["step"] == 7
+    assert facts["vocab_size"] == 300
+    assert facts["file_bytes"] == checkpoint.stat().st_size
+    assert facts["parameters"] > facts["non_embedding_parameters"] > 0
+    plain = run("inspect", checkpoint)
+    assert plain.returncode == 0
+    assert re.search(r"n_layer +2\n", plain.stdout)
+
+
+@pytest.mark.parametrize("args", [["--help"], ["generate", "--help"], ["inspect", "--help"], []])
+def test_help(args):
+    done = run(*args)
+    text = done.stdout + done.stderr
+    assert done.returncode == (0 if args else 2)
+    assert "Traceback" not in text
+    wanted = {
+        "generate": [
+            *("--prompt", "--max-tokens", "--temperature", "--top-k", "--top-p", "--min-p"),
+            *("--repeat-penalty", "--stop", "--seed", "--num-samples", "--json", "Example"),
+        ],
+        "inspect": ["--json", ".phi"],
+    }.get(args[0] if args else "", ["generate", "inspect", "--version"])
+    for word in wanted:
+        assert word in text
+
+
+def test_version():
+    done = run("--version")
+    assert done.stdout == f"phi-infer {phi_infer.__version__}\n"
+    assert done.returncode == 0
+
+
+def test_missing_file(tmp_path):
+    path = tmp_path / "missing.phi"
+    refused(run("generate", path), str(path), "no such file")
+    refused(run("inspect", path), str(path), "no such file")
+
+
+def test_a_folder_instead_of_a_file(tmp_path):
+    refused(run("generate", tmp_path), str(tmp_path), "folder")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
+def test_truncated_checkpoint(checkpoint, share):
+    content = checkpoint.read_bytes()
+    checkpoint.write_bytes(content[: int(len(content) * share)])
+    refused(run("generate", checkpoint), "random.phi")
+    assert [p.name for p in checkpoint.parent.iterdir()] == ["random.phi"]
+
+
+@pytest.mark.parametrize("place", [3, 500, -40])
+def test_a_flipped_bit(checkpoint, place):
+    content = bytearray(checkpoint.read_bytes())
+    content[place] ^= 4
+    checkpoint.write_bytes(content)
+    refused(run("generate", checkpoint), "random.phi")
+
+
+def test_a_text_file_is_not_a_checkpoint(tmp_path):
+    path = tmp_path / "story.txt"
+    path.write_text("Once upon a time")
+    refused(run("generate", path), "story.txt", "is it a .phi file?")
+
+
+def test_a_checkpoint_without_a_tokenizer(tmp_path, make_model):
+    path = tmp_path / "mute.phi"
+    save_checkpoint(path, make_model())
+    refused(run("generate", path), "mute.phi", "holds no tokenizer")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--temperature", -1, "0 or more"),
+        ("--top-p", 1.5, "between 0 and 1"),
+        ("--max-tokens", -1, "0 or more"),
+        ("--num-samples", 0, "1 or more"),
+        ("--seed", -1, "between 0 and"),
+        ("--stop", "", "stop string is empty"),
+    ],
+)
+def test_settings_out_of_range(checkpoint, option, value, words):
+    refused(run("generate", checkpoint, option, value), words)
+
+
+def test_a_wrong_command_line(checkpoint):
+    refused(run("generate", checkpoint, "--top-k", "many"), "--top-k", "many", code=2)
+    refused(run("generate", checkpoint, "--nonsense"), "--nonsense", code=2)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@pytest.mark.parametrize("extra", [[], ["--json"]])
+def test_output_to_a_full_device(checkpoint, extra):
+    with open("/dev/full", "w") as full:
+        done = run(
+            *("generate", checkpoint, "--max-tokens", 5, *extra),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            capture_output=False,
+        )
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "no space left" in done.stderr
+
+
+def test_a_reader_that_goes_away(checkpoint):
+    process = subprocess.Popen(
+        [str(PROGRAM), "generate", str(checkpoint), "--max-tokens", "100000", "--num-samples", "9"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+    )
+    assert process.stdout
+    assert process.stderr
+    process.stdout.read(1)
+    process.stdout.close()
+    assert process.wait(timeout=120) == 141
+    assert process.stderr.read() == b""
+    process.stderr.close()
