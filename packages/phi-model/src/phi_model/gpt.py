@@ -134,9 +134,10 @@ class GPT:
 
         "auto" chooses by the size of a step of batch_size rows of seq_len tokens and by what the
         system can do. max_tokens: of the largest batch to come, when that is not the training
-        batch; a larger one still works, but starts the workers anew. runner: inline, threads, processes or auto. jobs: further callables,
-        name -> job(member, *numbers), that run_job then runs on all workers at once; what they
-        write must be in shared memory (phi_model.shared_zeros).
+        batch; a larger one still works, but starts the workers anew.
+        runner: inline, threads, processes, or auto. jobs: further callables, name ->
+        job(member, *numbers), that run_job then runs on all workers at once; what they write
+        must be in shared memory (phi_model.shared_zeros).
         """
         self.stop_workers()
         size = self._auto_size(batch_size, seq_len) if workers == "auto" else workers

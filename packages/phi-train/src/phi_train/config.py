@@ -25,6 +25,15 @@ __all__ = ["SCHEDULES", "TrainConfig", "default_learning_rate"]
 
 SCHEDULES = ("warmup-stable-decay", "linear", "cosine", "constant")
 OPTIMIZERS = ("adamw",)
+AT_LEAST_ZERO = (
+    "steps",
+    "tokens",
+    "flops",
+    "learning_rate",
+    "warmup_steps",
+    "checkpoint_every",
+    "seed",
+)
 AT_LEAST_ONE = ("batch_size", "seq_len", "grad_accum", "eval_every", "eval_tokens")
 
 
@@ -79,15 +88,7 @@ class TrainConfig:
         for name in AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be 1 or more")
-        for name in (
-            "steps",
-            "tokens",
-            "flops",
-            "warmup_steps",
-            "checkpoint_every",
-            "seed",
-            "learning_rate",
-        ):
+        for name in AT_LEAST_ZERO:
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be 0 or more")
         if self.steps < 1 and not self.tokens and not self.flops:
