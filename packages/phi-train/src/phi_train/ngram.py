@@ -47,15 +47,16 @@ class KneserNey:
         ids = np.zeros(padded.size, np.int64)  # of the (k-1)-gram that ends at each place
         for _ in range(order):
             context = np.r_[0, ids[:-1]]
-            keys, first, longer = np.unique(
-                context * vocab_size + padded, return_index=True, return_inverse=True
-            )
+            keys, longer = np.unique(context * vocab_size + padded, return_inverse=True)
             # the first `order` places are padding: context, never counted themselves
             occurrences = np.bincount(longer[order:], minlength=keys.size)
             if self._orders:
                 lower = self._orders[-1]
-                suffixes = ids[first[occurrences > 0]]
-                lower.left_neighbours = np.bincount(suffixes, minlength=lower.keys.size)
+                suffix = np.zeros(keys.size, np.int64)  # of each gram, from any place in the text
+                suffix[longer[order:]] = ids[order:]
+                lower.left_neighbours = np.bincount(
+                    suffix[occurrences > 0], minlength=lower.keys.size
+                )
             self._orders.append(_Order(keys, occurrences, np.zeros(keys.size, np.int64)))
             ids = longer
 
