@@ -35,7 +35,8 @@ class RandomWindows:
 
     def __call__(self, step: int) -> tuple[IntArray, IntArray]:
         """(ids, targets) [B, T] of update number `step`."""
-        rng = np.random.Generator(np.random.Philox(key=[self.seed, step]))
+        key = np.array([self.seed, step], np.uint64)
+        rng = np.random.Generator(np.random.Philox(key=key))
         starts = rng.integers(0, self._n_starts, self.batch_size)
         rows = self._ids[starts[:, None] + self._offsets].astype(np.intp)
         return rows[:, :-1], rows[:, 1:]
