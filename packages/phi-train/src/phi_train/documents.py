@@ -68,12 +68,12 @@ def _read_text(path: Path) -> Iterator[str]:
     yield _decode(rest, path, offset)
 
 
-def _decode(data: bytes, path: Path, offset: int) -> str:
+def _decode(data: bytes, where: Path | str, offset: int) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path} is not UTF-8 text: byte {offset + error.start} is "
+            f"{where} is not UTF-8 text: byte {offset + error.start} is "
             f"0x{data[error.start]:02x}; convert it first, e.g. iconv -f latin1 -t utf-8"
         ) from error
 
@@ -83,14 +83,22 @@ def _read_jsonl(path: Path) -> Iterator[str]:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
+            where = f"{path}, line {number}"
+            content = _decode(line.removeprefix(BYTE_ORDER_MARK), where, 0)
             try:
-                text = json.loads(line)["text"]
-            except (ValueError, KeyError, TypeError) as error:
+                text = json.loads(content)["text"]
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise DataError(
-                    f'{path}, line {number}: each line must be a JSON object with a key "text"'
+                    f'{where}: each line must be a JSON object with a key "text"'
                 ) from error
             if not isinstance(text, str):
-                raise DataError(f'{path}, line {number}: "text" must be a string')
+                raise DataError(f'{where}: "text" must be a string')
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise DataError(
+                    f'{where}: "text" holds half a character, {text[error.start]!r}'
+                ) from error
             yield text
 
 
