@@ -7,6 +7,7 @@ import math
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,21 +20,22 @@ __all__ = ["TokenStream", "encode_documents", "is_held_out", "split_documents", 
 
 HELD_OUT_SHARE = 0.05  # of the documents, where no validation source is given
 FEW_DOCUMENTS = 40  # below this a hash would split too unevenly
+LONGEST_WORD = 100  # characters; a language without spaces is cut anywhere
 
 
 @dataclass(frozen=True)
 class TokenStream:
     """Every document followed by one end token, as one row of ids."""
 
-    ids: NDArray[np.uint16]  # [M]
+    ids: NDArray[Any]  # [M], uint16 where every id fits, else uint32
     end_token: int
     n_documents: int
     text_bytes: int  # of the documents' UTF-8 text, end tokens not counted
 
     @property
-    def contexts(self) -> NDArray[np.uint16]:
+    def contexts(self) -> NDArray[Any]:
         """What stands before each id [M]: the stream, shifted, with an end token in front."""
-        return np.concatenate([np.array([self.end_token], np.uint16), self.ids[:-1]])
+        return np.concatenate([np.array([self.end_token], self.ids.dtype), self.ids[:-1]])
 
     @property
     def checksum(self) -> int:
@@ -58,15 +60,15 @@ def encode_documents(
             f"the tokenizer has no {END_OF_TEXT} token, which ends each document: "
             f"train one with --special '{END_OF_TEXT}'"
         )
-    end = np.array([end_token], np.uint16)
-    pieces: list[NDArray[np.uint16]] = []
+    end = np.array([end_token], tokenizer.dtype)
+    pieces: list[NDArray[Any]] = []
     n_documents = text_bytes = 0
     for document in documents:
         pieces += [tokenizer.encode_to_numpy(document, disallowed_special=()), end]
         n_documents += 1
         text_bytes += len(document.encode())
     if not pieces:
-        raise DataError(f"{what} holds no text: nothing but white space was found")
+        raise DataError(f"{what} holds no text (white space does not count): give more of it")
     ids = np.concatenate(pieces)
     return TokenStream(ids, end_token, n_documents, text_bytes)
 
@@ -100,18 +102,19 @@ def _split_tail(everything: list[str]) -> tuple[list[str], list[str]]:
     train = list(everything)
     while train and wanted > 0:
         last = train.pop()
-        if len(last) > wanted:
-            cut = _cut_at_space(last, len(last) - wanted)
+        wanted -= len(last)
+        if wanted < 0:  # a part of it is enough
+            cut = _cut_at_space(last, -wanted)
             train.append(last[:cut].rstrip())
             last = last[cut:].strip()
-        wanted -= max(1, len(last))
         valid.insert(0, last)
     return [d for d in train if d], [d for d in valid if d]
 
 
 def _cut_at_space(text: str, near: int) -> int:
-    """A place at or before `near` where no word is cut, if there is one."""
-    return max(text.rfind(" ", 0, near), text.rfind("\n", 0, near)) + 1 or near
+    """A place a little before `near`, or there, where no word is cut; `near` if there is none."""
+    start = max(0, near - LONGEST_WORD)
+    return max(text.rfind(" ", start, near), text.rfind("\n", start, near)) + 1 or near
 
 
 def windows(length: int, stream_length: int, batch_size: int) -> Iterator[tuple[int, int, int]]:
