@@ -11,6 +11,7 @@ rope_base = 10000.0
 from __future__ import annotations
 
 import json
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -35,6 +36,7 @@ AT_LEAST_ZERO = (
     "seed",
 )
 AT_LEAST_ONE = ("batch_size", "seq_len", "grad_accum", "eval_every", "eval_tokens")
+FINITE = ("flops", "learning_rate", "final_rate", "weight_decay", "beta1", "beta2")
 
 
 def default_learning_rate(model: ModelConfig) -> float:
@@ -85,12 +87,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not self.data:
             raise ConfigError("no data: name a text file or a folder with --data")
-        for name in AT_LEAST_ONE:
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be 1 or more")
-        for name in AT_LEAST_ZERO:
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+        self._check_numbers()
         if self.steps < 1 and not self.tokens and not self.flops:
             raise ConfigError("steps is 0 and no other budget is set: give --steps, 1 or more")
         if self.optimizer not in OPTIMIZERS:
@@ -99,6 +96,19 @@ class TrainConfig:
             raise ConfigError(f"schedule is {self.schedule!r}; there are {', '.join(SCHEDULES)}")
         if self.workers != "auto" and (not self.workers.isdecimal() or int(self.workers) < 1):
             raise ConfigError(f"workers is {self.workers!r}; it must be 'auto', or 1 or more")
+
+    def _check_numbers(self) -> None:
+        for name in FINITE:
+            if not math.isfinite(getattr(self, name)):
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be a finite number")
+        for name in AT_LEAST_ONE:
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        for name in AT_LEAST_ZERO:
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+        if self.seed >= 2**64:
+            raise ConfigError(f"seed is {self.seed}; it must be below 2^64")
         if not self.clip > 0:
             raise ConfigError(f"clip is {self.clip}; it must be above 0 (inf: no clipping)")
 
