@@ -36,7 +36,7 @@ from phi_train.evaluate import TOKENS_AT_ONCE, Evaluation, evaluate
 from phi_train.interrupt import StopRequest
 from phi_train.ngram import baselines
 from phi_train.progress import Progress, Quiet
-from phi_train.run_folder import MetricsLog, RunFolder
+from phi_train.run_folder import MetricsLog, RunFolder, naming
 from phi_train.tokens import TokenStream, encode_documents, split_documents
 
 __all__ = ["TrainResult", "train"]
@@ -65,11 +65,12 @@ def train(
     Raises a PhiTrainError for anything that is wrong with settings, data or folder; OSError when
     files cannot be written: what was saved before stays as it was.
     """
-    run = _Run(config, progress or Quiet(), resume=resume)
-    try:
-        return run.go()
-    finally:
-        run.close()
+    with np.errstate(all="ignore"):  # the loop itself looks for what is not finite
+        run = _Run(config, progress or Quiet(), resume=resume)
+        try:
+            return run.go()
+        finally:
+            run.close()
 
 
 class _Run:
@@ -77,6 +78,7 @@ class _Run:
         self.progress = progress
         self.folder, checkpoint = _open_folder(config, resume=resume)
         self.config = config = replace(config, out=str(self.folder.path))
+        config.model_config(config.vocab_size)  # a mistake is told before a tokenizer is learnt
         self.tokenizer, self.train, self.valid = self._prepare_data(checkpoint)
         self.tokenizer_bytes = self.tokenizer.to_bytes()
         self.model = self._build_model(checkpoint)
@@ -99,10 +101,11 @@ class _Run:
         self.total_steps = config.total_steps(self.model.config)
         if checkpoint:
             self._restore(checkpoint)
-        else:
-            self.folder.create()
-            self.folder.write(self.folder.config, config.to_toml().encode())
-            self.folder.write(self.folder.tokenizer, self.tokenizer_bytes)
+        elif not resume:
+            self.folder.must_be_unused()  # a second time: another run may have begun meanwhile
+        self.folder.create()
+        self.folder.write(self.folder.tokenizer, self.tokenizer_bytes)
+        self.folder.write(self.folder.config, config.to_toml().encode())  # last: it marks a run
         self.metrics = MetricsLog(self.folder.metrics, keep_steps=self.step)
         self._start_workers(checkpoint)  # last: they see everything that is there when they start
 
@@ -272,9 +275,14 @@ class _Run:
     def _what_diverged(self, loss: float) -> str:
         faulty = [n for n, g in self.model.gradients.items() if not np.isfinite(g).all()]
         where = f"the gradient of {faulty[0]}" if faulty else f"the loss ({loss})"
+        kept = (
+            f"{self.folder.last} is from before that"
+            if self.folder.last.exists()
+            else "no checkpoint was saved before that"
+        )
         return (
             f"{where} is no longer finite at step {self.step + 1}: lower --learning-rate "
-            f"({self.learning_rate:g} now); the last good checkpoint is kept"
+            f"({self.learning_rate:g} now); {kept}"
         )
 
     # 4. evaluation
@@ -283,6 +291,8 @@ class _Run:
         """The start of the validation stream, often; best.phi is the best by this measure."""
         n = min(self.config.eval_tokens, self.valid.ids.size)
         result = evaluate(self.model, replace(self.valid, ids=self.valid.ids[:n]))
+        if not math.isfinite(result.loss):
+            raise Diverged(self._what_diverged(result.loss))
         self.metrics.write(step=self.step, valid_loss=result.loss, valid_tokens=n)
         self.progress.say(f"step {self.step}: held-out loss {result.loss:.4f} on {n:,} tokens")
         if result.loss < self.best_loss:
@@ -313,36 +323,49 @@ class _Run:
 
     def _save_checkpoint(self) -> None:
         """last.phi and a numbered copy, either complete, with all that resuming needs."""
+        self._must_be_good()
         self._save(self.folder.checkpoint(self.step), state=True)
         self._save(self.folder.last, state=True)
-        for old in sorted(self.folder.checkpoint(0).parent.glob("step-*.phi"))[:-KEEP]:
-            old.unlink()
+        self.folder.drop_checkpoints(keep=KEEP)
+
+    def _must_be_good(self) -> None:
+        """Raises Diverged rather than to overwrite a good checkpoint with one that cannot go on:
+        the last update may be the one that broke the weights.
+        """
+        rows = slice(0, self.config.batch_size)
+        ids, targets = self.batches(self.step)
+        loss = self.model.loss(ids[rows], targets[rows])
+        if not (math.isfinite(loss) and np.isfinite(self.model.parameters.flat).all()):
+            raise Diverged(self._what_diverged(loss))
 
     def _save(self, path: Path, *, state: bool) -> None:
         tensors = {OPTIMIZER + k: v for k, v in self.optimizer.state().items()} if state else {}
-        save_checkpoint(
-            path,
-            self.model,
-            step=self.step,
-            tokenizer=self.tokenizer_bytes,
-            metadata={
-                "best_loss": self.best_loss,
-                "data_checksum": self.train.checksum,
-                "workers": self.model.workers,
-            },
-            tensors=tensors,
-        )
+        with naming(path):
+            save_checkpoint(
+                path,
+                self.model,
+                step=self.step,
+                tokenizer=self.tokenizer_bytes,
+                metadata={
+                    "best_loss": self.best_loss,
+                    "data_checksum": self.train.checksum,
+                    "workers": self.model.workers,
+                },
+                tensors=tensors,
+            )
 
 
 KEEP = 3  # numbered checkpoints
 
 
 def _open_folder(config: TrainConfig, *, resume: bool) -> tuple[RunFolder, Checkpoint | None]:
-    """The run's folder, and with `resume` the checkpoint to go on from, if there is one."""
+    """The run's folder, and with `resume` the checkpoint to go on from.
+
+    A run that was stopped before its first checkpoint has none, and begins again.
+    """
     folder = RunFolder(config.out) if config.out else RunFolder.unused(config.preset)
     if not resume:
-        if folder.holds_a_run:
-            folder.create()  # says what to do
+        folder.must_be_unused()
         return folder, None
     if not config.out:
         raise ConfigError("--resume needs the run's folder: name it with --out")

@@ -7,13 +7,26 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from phi_model.files import atomic_write
 from phi_train.errors import RunError
 
-__all__ = ["MetricsLog", "RunFolder"]
+__all__ = ["MetricsLog", "RunFolder", "naming"]
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError that passes through names `path`, not nothing and not a temporary file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or str(error.filename).endswith("~"):
+            error.filename, error.filename2 = str(path), None
+        raise
 
 
 class RunFolder:
@@ -45,19 +58,28 @@ class RunFolder:
         """The path of the checkpoint after `step` updates."""
         return self.path / "checkpoints" / f"step-{step:06d}.phi"
 
-    def create(self) -> None:
-        """Makes the folder; raises RunError when it already holds a run."""
+    def must_be_unused(self) -> None:
+        """Raises RunError when the folder already holds a run."""
         if self.holds_a_run:
             raise RunError(
                 f"{self.path} already holds a run: continue it with --resume, or choose another "
                 "folder with --out"
             )
+
+    def create(self) -> None:
+        """Makes the folder where there is none."""
         (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
 
     def write(self, path: Path, content: bytes) -> None:
         """Writes one of the folder's files, whole or not at all."""
-        with atomic_write(path) as file:
+        with naming(path), atomic_write(path) as file:
             file.write(content)
+
+    def drop_checkpoints(self, *, keep: int) -> None:
+        """Removes numbered checkpoints, all but the last `keep`."""
+        numbered = (self.path / "checkpoints").glob("step-*.phi")
+        for old in sorted(numbered, key=lambda p: (len(p.name), p.name))[:-keep]:
+            old.unlink()
 
 
 class MetricsLog:
@@ -67,9 +89,12 @@ class MetricsLog:
     """
 
     def __init__(self, path: Path, *, keep_steps: int = 0) -> None:
-        """Continues after step `keep_steps`: later lines of an interrupted run are cut off."""
+        """Continues after step `keep_steps`: later lines of an interrupted run are cut off, and
+        so is the final one of a finished run that goes on.
+        """
+        self._path = path
         kept = b"".join(self._lines_up_to(path, keep_steps)) if path.exists() else b""
-        with atomic_write(path) as file:
+        with naming(path), atomic_write(path) as file:
             file.write(kept)
         self._file = path.open("ab", buffering=0)
 
@@ -81,21 +106,21 @@ class MetricsLog:
                 entry = json.loads(line)
             except ValueError:
                 break
-            if not line.endswith(b"\n") or entry.get("step", 0) > step:
+            if not line.endswith(b"\n") or entry.get("step", 0) > step or "final_loss" in entry:
                 break
             kept.append(line)
         return kept
 
     def write(self, **values: Any) -> None:
         """Appends one line; raises OSError, the file as it was, when it does not fit."""
-        line = (json.dumps(values) + "\n").encode()
+        rest = (json.dumps(values) + "\n").encode()
         size = self._file.seek(0, os.SEEK_END)
         try:
-            written = self._file.write(line)
-            if written != len(line):
-                self._file.write(line[written:])  # raises what is wrong
-        except OSError:
+            while rest:  # a full disk may take a part, and tell at the next call
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
             self._file.truncate(size)
+            error.filename = str(self._path)
             raise
 
     def close(self) -> None:
