@@ -11,6 +11,7 @@ import typer
 import phi_train
 from phi_infer import PhiInferError
 from phi_model import (
+    PRESETS,
     GradientCheck,
     ModelConfig,
     PhiModelError,
@@ -21,9 +22,9 @@ from phi_model import (
 from phi_model.gradcheck import TOLERANCE
 from phi_optim import PhiOptimError
 from phi_tokenizer import Tokenizer, TokenizerError, console
-from phi_train.config import TrainConfig
+from phi_train.config import SCHEDULES, TrainConfig
 from phi_train.documents import documents
-from phi_train.errors import ConfigError, PhiTrainError
+from phi_train.errors import ConfigError, PhiTrainError, RunError
 from phi_train.evaluate import evaluate
 from phi_train.loop import TrainResult, train
 from phi_train.ngram import NAMES, baselines
@@ -40,7 +41,15 @@ app = typer.Typer(
 )
 
 ERRORS = (PhiTrainError, PhiModelError, PhiOptimError, PhiInferError, TokenizerError)
-SOURCE_HELP = "A .txt, .jsonl or .parquet file, or a folder of them."
+SOURCE_HELP = "a .txt, .jsonl or .parquet file, or a folder of them."
+TEXT, MODEL, BUDGET, LEARN, FOLDER = (  # groups of options
+    "Text",
+    "Model",
+    "How long (one of these)",
+    "How it learns",
+    "Folder",
+)
+BUDGETS = ("steps", "tokens", "flops")
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
 
 
@@ -61,48 +70,130 @@ def _root(
 
 @app.command()
 def run(
-    config: Annotated[
-        Path | None, typer.Option(help="A TOML file of settings; options go over it.")
+    data: Annotated[
+        str | None, typer.Option(help=f"What to train on: {SOURCE_HELP}", rich_help_panel=TEXT)
     ] = None,
-    data: Annotated[str | None, typer.Option(help=SOURCE_HELP)] = None,
     valid: Annotated[
         str | None,
-        typer.Option(help="Held-out text; without it a part of --data, chosen by hash."),
+        typer.Option(
+            help="Text to measure on, never trained on; without it a twentieth of --data.",
+            rich_help_panel=TEXT,
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(help="A tokenizer.json; without it one is learnt.", rich_help_panel=TEXT),
+    ] = None,
+    vocab_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Tokens of the one to be learnt, at least 257. Default 1024.",
+            rich_help_panel=TEXT,
+        ),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="The model: gpt-1k, gpt-10k, gpt-100k, gpt-1m ... gpt-30m.")
+        str | None,
+        typer.Option(
+            help=f"{', '.join(PRESETS)}: the parameters beside the embedding. Default gpt-1m.",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Updates to make. Default 2000.")] = None,
-    tokens: Annotated[int | None, typer.Option(help="Or: tokens to train on.")] = None,
-    flops: Annotated[float | None, typer.Option(help="Or: operations to spend, e.g. 1e13.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="adamw.")] = None,
+    seq_len: Annotated[
+        int | None,
+        typer.Option(
+            help="Tokens that the model sees at once. Default 128.", rich_help_panel=MODEL
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Updates to make. Default 2000.", rich_help_panel=BUDGET)
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option(help="Tokens to train on.", rich_help_panel=BUDGET)
+    ] = None,
+    flops: Annotated[
+        float | None,
+        typer.Option(help="Floating-point operations to spend, e.g. 1e13.", rich_help_panel=BUDGET),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Rows of --seq-len tokens in a batch. Default 4.", rich_help_panel=LEARN),
+    ] = None,
+    grad_accum: Annotated[
+        int | None,
+        typer.Option(
+            help="Batches for one update: as one larger batch, in less memory. Default 1.",
+            rich_help_panel=LEARN,
+        ),
+    ] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adamw.", rich_help_panel=LEARN)] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="The peak; by default 2e-3 or less, by width.")
+        float | None,
+        typer.Option(
+            help="The peak. Default 0.002, less for models wider than gpt-1m.",
+            rich_help_panel=LEARN,
+        ),
     ] = None,
     schedule: Annotated[
-        str | None, typer.Option(help="warmup-stable-decay, linear, cosine or constant.")
+        str | None,
+        typer.Option(
+            help=f"The rate over time: {', '.join(SCHEDULES)}. Default the first.",
+            rich_help_panel=LEARN,
+        ),
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Rows of a batch. Default 4.")] = None,
-    seq_len: Annotated[int | None, typer.Option(help="Tokens of a row. Default 128.")] = None,
-    grad_accum: Annotated[int | None, typer.Option(help="Batches an update. Default 1.")] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="A tokenizer.json to use.")] = None,
-    vocab_size: Annotated[
-        int | None, typer.Option(help="Or: size of the one to be trained. Default 1024.")
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Of weights and batches: the same seed, the same model. Default 0.",
+            rich_help_panel=LEARN,
+        ),
     ] = None,
     workers: Annotated[
-        str | None, typer.Option(help="Processes that share a batch, or 'auto' (the default).")
+        str | None,
+        typer.Option(
+            help="Processes that share a batch: a number, or auto (the default).",
+            rich_help_panel=LEARN,
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights and batches. Default 0.")] = None,
-    out: Annotated[str | None, typer.Option(help="The run's folder. Default runs/PRESET.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    out: Annotated[
+        str | None,
+        typer.Option(help="The run's folder. Default runs/PRESET.", rich_help_panel=FOLDER),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the run in --out, as if it had never stopped.",
+            rich_help_panel=FOLDER,
+        ),
+    ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="A TOML file of settings, such as a run's config.toml; options go over it.",
+            rich_help_panel=FOLDER,
+        ),
+    ] = None,
 ) -> None:
-    """Train a model on a text.
+    """Train a model on a text, and see how well it predicts text it has not seen.
 
-    Example: phi-train run --data stories.txt --preset gpt-1m --steps 2000 --out runs/first
+    Example: phi-train run --data stories.txt --preset gpt-1m --steps 2000
+
+    Without --valid and --tokenizer both come from --data. Ctrl-C stops after
+    the step in hand and saves; go on with: phi-train run --resume --out DIR
+
+    The folder then holds best.phi (for phi-infer), last.phi and checkpoints/
+    (to go on from), metrics.jsonl (a line a step), config.toml with every
+    setting, tokenizer.json.
     """
     options = {name: value for name, value in locals().items() if value is not None}
     given = {k: v for k, v in options.items() if k not in ("config", "resume")}
-    settings = TrainConfig.from_dict(_file_settings(config, out, resume=resume) | given)
+    budgets = [name for name in BUDGETS if name in given]
+    if len(budgets) > 1:
+        raise ConfigError(f"--{' and --'.join(budgets)} are two budgets: give one")
+    from_file = _file_settings(config, out, resume=resume, needed="data" not in given)
+    if budgets:  # one given here goes over any in the file
+        from_file = {k: v for k, v in from_file.items() if k not in BUDGETS}
+    settings = TrainConfig.from_dict(from_file | given)
     result = train(settings, resume=resume, progress=progress_for())
     if not result.finished:
         print(
@@ -113,12 +204,25 @@ def run(
     _print_result(result)
 
 
-def _file_settings(config: Path | None, out: str | None, *, resume: bool) -> dict[str, Any]:
-    """Settings from --config; a resumed run's own config.toml where there is none."""
+def _file_settings(
+    config: Path | None, out: str | None, *, resume: bool, needed: bool
+) -> dict[str, Any]:
+    """Settings from --config; a resumed run's own config.toml where there is none.
+
+    needed: without that file there is nothing to go by.
+    """
     if config is not None:
         return TrainConfig.read(config)
-    own = RunFolder(out).config if out else None
-    return TrainConfig.read(own) if resume and own and own.exists() else {}
+    if not resume:
+        return {}
+    if not out:
+        raise ConfigError("--resume needs the run's folder: name it with --out")
+    own = RunFolder(out).config
+    if own.exists():
+        return TrainConfig.read(own)
+    if needed:
+        raise RunError(f"{out} holds no run to go on with: check --out, or start one with --data")
+    return {}
 
 
 def _print_result(result: TrainResult) -> None:
@@ -139,7 +243,7 @@ def _print_result(result: TrainResult) -> None:
 @app.command(name="eval")
 def eval_(
     checkpoint: Annotated[Path, typer.Argument(help="A .phi file.")],
-    data: Annotated[str, typer.Option(help=SOURCE_HELP)],
+    data: Annotated[str, typer.Option(help=f"What to measure on: {SOURCE_HELP}")],
     seq_len: Annotated[
         int | None, typer.Option(help="Tokens of a window; the model's own by default.")
     ] = None,
@@ -147,7 +251,11 @@ def eval_(
 ) -> None:
     """Measure a model on a text: nats a token, perplexity, exact bits per byte.
 
-    Every token counts once, in windows without overlap; a document ends with one end token.
+    Every token counts once, in windows without overlap; a document ends with
+    one end token. Bits per byte do not depend on the tokenizer, so they compare
+    models that do not share one; nats a token do not.
+
+    Example: phi-train eval runs/gpt-1m/best.phi --data valid.txt
     """
     if seq_len is not None and seq_len < 1:
         raise ConfigError(f"--seq-len is {seq_len}; it must be 1 or more")
@@ -170,15 +278,23 @@ def eval_(
 
 @app.command(name="baselines")
 def baselines_(
-    data: Annotated[str, typer.Option(help=f"To count on. {SOURCE_HELP}")],
+    data: Annotated[str, typer.Option(help=f"What to count on: {SOURCE_HELP}")],
     tokenizer: Annotated[Path, typer.Option(help="A tokenizer.json with an end-of-text token.")],
     valid: Annotated[
-        str | None, typer.Option(help="To measure on; without it a part of --data, by hash.")
+        str | None, typer.Option(help="What to measure on; without it a twentieth of --data.")
     ] = None,
     order: Annotated[int, typer.Option(help="The longest n-gram, 1 to 5.")] = 3,
     as_json: AsJson = False,
 ) -> None:
-    """What counting words achieves: uniform, unigram, bigram, trigram, by Kneser-Ney, held out."""
+    """Measure what counting words achieves: unigram, bigram, trigram, held out.
+
+    What a model has to beat. The counts are smoothed by interpolated
+    Kneser-Ney; losses are in nats a token, on the same tokens as those of
+    phi-train eval.
+
+    Example: phi-train baselines --data train.txt --valid valid.txt
+    --tokenizer runs/gpt-1m/tokenizer.json
+    """
     if not 1 <= order < len(NAMES):
         raise ConfigError(f"--order is {order}; it must be between 1 and {len(NAMES) - 1}")
     loaded = Tokenizer.load(tokenizer)
@@ -210,8 +326,14 @@ def check_gradients_(
 ) -> None:
     """Compare every parameter's gradient with finite differences, in float64.
 
-    Exit code 1 when one is off by more than 1e-7.
+    Two tries for each parameter: along one random direction through all of its
+    elements, and along a few single elements. Exit code 1 when one is off by
+    more than 1e-7, relative.
+
+    Example: phi-train check-gradients --preset gpt-10k
     """
+    if seed < 0:
+        raise ConfigError(f"--seed is {seed}; it must be 0 or more")
     if checkpoint is not None:
         model = load_checkpoint(checkpoint).model
     else:
