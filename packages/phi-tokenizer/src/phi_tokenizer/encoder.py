@@ -41,12 +41,15 @@ class PieceEncoder:
     """Applies the merges to the bytes of one piece.
 
     Attributes:
-        max_cached: a longer piece is not worth remembering, and is merged by itself.
+        max_cached: a piece of more bytes is not worth remembering.
+        max_short: a piece of more bytes is long; merging it calls for other ways.
     """
 
     max_cached = 64
+    max_short = 64
 
     def __init__(self, vocabulary: Vocabulary, merges: MergeTable) -> None:
+        self.n_vocab = len(vocabulary.tokens)
         self.whole_pieces_first = vocabulary.whole_pieces_first
         self.byte_ids = np.array([vocabulary.ids[bytes([byte])] for byte in range(256)], np.int32)
         self._ids = vocabulary.ids
@@ -75,12 +78,13 @@ class PieceEncoder:
         """The ids of a piece."""
         if self.whole_pieces_first and piece in self._ids:
             return [self._ids[piece]]
-        if len(piece) <= self.max_cached:
+        if len(piece) <= self.max_short:
             return self._merge_short([self._bytes[byte] for byte in piece])
         if self._merges.in_order:
             tokens = self.byte_ids[np.frombuffer(piece, np.uint8)]
-            merged: list[int] = self._merges.merge_long(tokens).tolist()
-            return merged
+            merged, _ = self._merges.merge_long(tokens, np.array([tokens.size]))
+            ids: list[int] = merged.tolist()
+            return ids
         return self._merge_exact([self._bytes[byte] for byte in piece])
 
     def _merge_short(self, ids: list[int]) -> list[int]:
@@ -192,6 +196,15 @@ class TextEncoder:
             except _NotByWords:
                 pass
         return self._by_pieces(text)
+
+    def encode_escaped(self, text: str) -> list[int]:
+        """The ids of a text in which surrogates stand for bytes that are not UTF-8."""
+        encode = self._pieces.encode
+        return [
+            token
+            for piece in self._split(text)
+            for token in encode(piece.encode("utf-8", "surrogateescape"))
+        ]
 
     def _by_pieces(self, text: str) -> list[int]:
         encode = self._pieces.encode

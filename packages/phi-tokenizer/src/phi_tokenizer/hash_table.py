@@ -116,7 +116,8 @@ class KeyTable:
         """Start again with the keys there are and the new ones, some of which may be in place."""
         taken = np.flatnonzero(self.keys)
         keys, columns = self.keys[taken], [column[taken] for column in self.columns]
-        everything = np.union1d(keys, new_keys)
+        everything = np.sort(np.concatenate([keys, new_keys]))  # np.unique would hash
+        everything = everything[np.append(True, everything[1:] != everything[:-1])]
         while True:
             self._attempts += 1
             self.bits = bits + self._attempts // 16

@@ -64,6 +64,7 @@ class MergeTable:
         Returns:
             The ids of all pieces, and how many each has.
         """
+        tokens = tokens.copy()
         owner = np.repeat(np.arange(lengths.size), lengths)
         waves, merged = self.look_up(tokens, np.append(tokens[1:], 0))
         waves[np.cumsum(lengths) - 1] = _NEVER
@@ -89,24 +90,28 @@ class MergeTable:
         out = np.concatenate([part for part, _ in done])[order]
         return out, np.bincount(all_owner, minlength=lengths.size)
 
-    def merge_long(self, tokens: Ids) -> Ids:
-        """Merge in one long piece; the vocabulary must be `in_order`.
+    def merge_long(self, tokens: Ids, lengths: Index) -> tuple[Ids, Index]:
+        """The same for long pieces: the time grows with the tokens and the number of waves.
 
-        The tokens are a linked list in arrays; the places of each wave wait in a bucket. A step
-        takes the lowest wave, at all its places at once.
+        The tokens are a linked list in arrays, with a gap after each piece; the places of each
+        wave wait in a bucket. A step takes the lowest wave, at all its places at once.
         """
-        size = tokens.size
-        token = np.append(tokens, -1)
-        after = np.arange(1, size + 2)
-        before = np.arange(-1, size)
-        wave, merged = self.look_up(token[:-1], token[1:])
-        wave[-1] = _NEVER
+        size = tokens.size + lengths.size
+        gaps = np.cumsum(lengths + 1) - 1
+        inside = np.ones(size, np.bool_)
+        inside[gaps] = False
+        token = np.full(size, -1, np.int32)
+        token[inside] = tokens
+        # Before the first place comes the last one, which is a gap, and after a gap nothing.
+        after = np.minimum(np.arange(1, size + 1), size - 1)
+        before = np.arange(-1, size - 1)
+        wave, merged = self.look_up(token, np.append(token[1:], -1))
         buckets: dict[int, list[Index]] = {}
         queue: list[int] = []
         _fill(buckets, queue, wave, np.arange(size))
         while queue:
             lowest = heapq.heappop(queue)
-            at = np.unique(np.concatenate(buckets.pop(lowest)))
+            at = _ascending(np.concatenate(buckets.pop(lowest)))
             at = at[wave[at] == lowest]
             if not at.size:
                 continue
@@ -118,13 +123,20 @@ class MergeTable:
             beyond = after[gone]
             after[at] = beyond
             before[beyond] = at
-            left = before[at]
-            pairs = np.concatenate([left[left >= 0], at])
+            pairs = np.concatenate([before[at], at])
             waves, into = self.look_up(token[pairs], token[after[pairs]])
             wave[pairs], merged[pairs] = waves, into
             _fill(buckets, queue, waves, pairs)
-        left_over: Ids = token[:-1]
-        return left_over[left_over >= 0]
+        left_over = token >= 0
+        owner = np.repeat(np.arange(lengths.size), lengths + 1)
+        return token[left_over], np.bincount(owner[left_over], minlength=lengths.size)
+
+
+def _ascending(places: Index) -> Index:
+    """Sorted, each once. (np.unique hashes, which takes seconds for numbers in a row.)"""
+    places = np.sort(places)
+    unique: Index = places[np.append(True, places[1:] != places[:-1])]
+    return unique
 
 
 def _fill(buckets: dict[int, list[Index]], queue: list[int], waves: Ids, places: Index) -> None:
@@ -145,7 +157,7 @@ def _fill(buckets: dict[int, list[Index]], queue: list[int], waves: Ids, places:
             heapq.heappush(queue, wave)
 
 
-def every_second(places: Index, after: Index | None = None) -> Index:
+def every_second(places: Index, after: npt.NDArray[np.integer] | None = None) -> Index:
     """Of places that overlap (`aaaa` holds `aa` three times), those that count from the left.
 
     Args:
@@ -161,7 +173,8 @@ def every_second(places: Index, after: Index | None = None) -> Index:
         return places
     index = np.arange(places.size)
     starts = np.where(np.append(False, touching), 0, index)
-    return places[(index - np.maximum.accumulate(starts)) % 2 == 0]
+    chosen: Index = places[(index - np.maximum.accumulate(starts)) % 2 == 0]
+    return chosen
 
 
 def _pair_keys(left: npt.NDArray[np.integer], right: npt.NDArray[np.integer]) -> Keys:

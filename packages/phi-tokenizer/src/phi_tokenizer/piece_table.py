@@ -6,13 +6,11 @@ after the look-up. Longer pieces, and two that are mixed alike, get a number fro
 their key. So two pieces never share a slot, whatever the hash does.
 """
 
-from collections.abc import Iterable
-
 import numpy as np
 import numpy.typing as npt
 
 from phi_tokenizer.hash_table import Keys, KeyTable, Slots
-from phi_tokenizer.pieces import PADDING
+from phi_tokenizer.pieces import CUT, PADDING
 
 __all__ = ["PieceTable"]
 
@@ -28,6 +26,8 @@ class PieceTable:
     def __init__(self) -> None:
         self._table = KeyTable(np.int64, np.uint64, np.uint64, np.uint64)
         self._numbered: dict[bytes, int] = {}
+        self.numbered_bytes = 0
+        """The bytes of all pieces that the dict holds."""
 
     @property
     def values(self) -> npt.NDArray[np.int64]:
@@ -108,35 +108,39 @@ class PieceTable:
         begins, ends = starts[at].tolist(), (starts[at] + lengths[at]).tolist()
         for index, (begin, end) in enumerate(zip(begins, ends, strict=True)):
             piece = text[begin:end]
-            number = self._numbered.setdefault(piece, len(self._numbered) + 1)
+            number = self._numbered.get(piece)
+            if number is None:
+                number = self._numbered[piece] = len(self._numbered) + 1
+                self.numbered_bytes += len(piece)
             keys[index] = (number << 8) | _NUMBERED
         return keys
 
-    @property
-    def numbered_bytes(self) -> int:
-        """The bytes of all pieces that the dict holds."""
-        return sum(map(len, self._numbered))
+    def pieces(self) -> tuple[bytes, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """All pieces, `END` and `CUT` left out.
 
-    def pieces(self) -> Iterable[tuple[bytes, int]]:
-        """All pieces with their values."""
+        Returns:
+            Their bytes, one after the other; the length of each; the value of each.
+        """
         taken = np.flatnonzero(self._table.keys)
         keys = self._table.keys[taken]
-        values, *words = (column[taken] for column in self._table.columns)
         size = keys & _LOW_BYTE
+        length = size.astype(np.int64)
+        ends = (length == 1) & (keys >> np.uint64(56) >= CUT[0])
+        numbered = length == _NUMBERED
+        order = np.concatenate([np.flatnonzero(~ends & ~numbered), np.flatnonzero(numbered)])
+        values, *words = (column[taken] for column in self._table.columns)
         short = size <= _SHORT
         words[0][short] = keys[short] >> (np.uint64(64) - (size[short] << np.uint64(3)))
         for word, first in ((words[1], 8), (words[2], 16)):
-            ends = (size >= first) & (size < first + 8)
-            word[ends] >>= np.uint64(8 * first + 64) - (size[ends] << np.uint64(3))
-        rows = np.stack(words, axis=1).astype("<u8", copy=False).tobytes()
+            last = (size >= first) & (size < first + 8)
+            word[last] >>= np.uint64(8 * first + 64) - (size[last] << np.uint64(3))
+        plain = order[: order.size - int(numbered.sum())]
+        rows = np.stack([word[plain] for word in words], axis=1).astype("<u8", copy=False)
+        data = rows.view(np.uint8)[np.arange(24) < length[plain, None]].tobytes()
         by_number = list(self._numbered)
-        for index, (key, length, value) in enumerate(
-            zip(keys.tolist(), size.tolist(), values.tolist(), strict=True)
-        ):
-            if length == _NUMBERED:
-                yield by_number[(key >> 8) - 1], value
-            else:
-                yield rows[24 * index : 24 * index + length], value
+        others = [by_number[(key >> 8) - 1] for key in keys[numbered].tolist()]
+        lengths = np.concatenate([length[plain], np.array([len(p) for p in others], np.int64)])
+        return data + b"".join(others), lengths, values[order]
 
 
 def _triple(

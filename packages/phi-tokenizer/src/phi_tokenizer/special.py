@@ -16,6 +16,7 @@ from phi_tokenizer.errors import EncodingError, TokenizerError
 __all__ = ["END_OF_TEXT", "SpecialTokens", "check_special_names", "ordinary_parts", "special_regex"]
 
 END_OF_TEXT = "<|endoftext|>"
+_NONE: frozenset[str] = frozenset()
 
 
 @lru_cache(maxsize=64)
@@ -80,8 +81,12 @@ class SpecialTokens:
         Raises:
             EncodingError: the text holds a disallowed name.
         """
-        if not self.names:
-            return self.names
+        if disallowed == "all" or not disallowed:
+            for name in self.names:
+                if name in text:
+                    break
+            else:
+                return _NONE  # the usual case: nothing to look for in this text
         accepted = self.names if allowed == "all" else self.names & frozenset(allowed)
         refused = self.names - accepted if disallowed == "all" else frozenset(disallowed)
         if refused and (found := special_regex(refused).search(text)):

@@ -20,9 +20,9 @@ Four observations make it fast:
 """
 
 import heapq
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -140,9 +140,9 @@ class _Queue:
 
 def _in_order(pieces: "_Pieces", batch: _Batch, queue: _Queue, threshold: int) -> Places:
     """The pairs of a batch, in order, that come next whatever else there is."""
-    ranked = sorted(zip((-batch.counts).tolist(), batch.pairs, range(len(batch.pairs))))
+    ranked = sorted(zip((-batch.counts).tolist(), batch.pairs, itertools.count(), strict=False))
     limit = min(queue.heap[0] if queue.heap else (0, 0), (1 - threshold, -1))
-    first = [index for count, pair, index in ranked if (count, pair) < limit]
+    first = [index for negative, pair, index in ranked if (negative, pair) < limit]
     if len(first) < 2:
         return np.array(first, np.int64)
     order = np.array(first)

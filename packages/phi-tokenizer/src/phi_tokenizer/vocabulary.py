@@ -71,6 +71,11 @@ class Vocabulary:
         for name, index in self.special.items():
             if not 0 <= index < len(self.tokens) or self.tokens[index] != name.encode():
                 raise FormatError(f"the special token {name!r} has no place at id {index}")
+            if name.encode() in ids:
+                raise FormatError(
+                    f"the special token {name!r} is an ordinary token too; choose a name that "
+                    f"does not come up in texts, such as '<|{name}|>'"
+                )
         if b"" in ids:
             raise FormatError(f"the token with id {ids[b'']} is empty")
         missing = [byte for byte in range(256) if bytes([byte]) not in ids]

@@ -14,13 +14,22 @@ from phi_tokenizer.formats.byte_alphabet import to_bytes, to_text
 from phi_tokenizer.splitter import Splitter
 from phi_tokenizer.vocabulary import Vocabulary
 
-__all__ = ["from_hf", "to_hf"]
+__all__ = ["from_hf", "read_merge", "read_tokens", "to_hf"]
 
 
 def to_hf(vocabulary: Vocabulary) -> bytes:
-    """The content of a `tokenizer.json`: UTF-8, one line, the same bytes every time."""
+    """The content of a `tokenizer.json`: UTF-8, one line, the same bytes every time.
+
+    Raises:
+        FormatError: a special token has the name by which the file would call an ordinary one.
+    """
     texts = {index: to_text(token) for token, index in vocabulary.ids.items()}
     names = {index: name for name, index in vocabulary.special.items()}
+    if both := set(texts.values()) & set(names.values()):
+        raise FormatError(
+            f"a tokenizer.json cannot tell the special token {min(both)!r} from an ordinary one "
+            f"that is written so in it; choose another name, such as '<|{min(both)}|>'"
+        )
     document = {
         "version": "1.0",
         "truncation": None,
@@ -101,11 +110,11 @@ def from_hf(document: Any) -> Vocabulary:
     for name, index in special.items():
         if texts.setdefault(name, index) != index:
             raise FormatError(f"the special token {name!r} has two ids")
-    tokens = _tokens(texts, special)
+    tokens = read_tokens(texts, special)
     ids = {text: index for text, index in texts.items() if text not in special}
     return Vocabulary(
         tokens=tokens,
-        merges=[_merge(entry, ids) for entry in _get(model, "merges", list)],
+        merges=[read_merge(entry, ids) for entry in _get(model, "merges", list)],
         special=special,
         pattern=_pattern(document.get("pre_tokenizer")),
         whole_pieces_first=bool(model.get("ignore_merges")),
@@ -131,7 +140,8 @@ def _added_token(entry: Any) -> tuple[str, int]:
     return name, index
 
 
-def _tokens(texts: dict[str, Any], special: dict[str, int]) -> list[bytes | None]:
+def read_tokens(texts: dict[str, Any], special: dict[str, int]) -> list[bytes | None]:
+    """The bytes of each id, from a mapping of texts in GPT-2's alphabet to ids."""
     size = len(texts)
     tokens: dict[int, bytes] = {}
     for text, index in texts.items():
@@ -152,7 +162,8 @@ def _tokens(texts: dict[str, Any], special: dict[str, int]) -> list[bytes | None
     return [tokens.get(index) for index in range(max(tokens, default=-1) + 1)]
 
 
-def _merge(entry: Any, ids: dict[str, int]) -> tuple[int, int]:
+def read_merge(entry: Any, ids: dict[str, int]) -> tuple[int, int]:
+    """The ids of a merge, which is a pair of texts or one text with a space in it."""
     parts = entry.split(" ") if isinstance(entry, str) else entry
     if not isinstance(parts, list) or len(parts) != 2:
         raise FormatError(f"a merge must be a pair of tokens, not {str(entry)[:60]!r}")
