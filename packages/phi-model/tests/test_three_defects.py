@@ -39,6 +39,18 @@ class NormBackwardFirst(ReferenceGPT):
         dx, g[f"layers.{i}.mlp.gate_up"] = reference.linear_backward(dgate_up, kept_gate_up)
         return dy + dx
 
+    def attention_sublayer_backward(
+        self, dy: Array, kept: Any, i: int, g: dict[str, Array]
+    ) -> Array:
+        kept_norm, kept_qkv, kept_q, kept_k, kept_attend, kept_out = kept
+        dh, g[f"layers.{i}.attention_norm.gain"] = reference.rmsnorm_backward(dy, kept_norm)
+        dattended, g[f"layers.{i}.attention.out"] = reference.linear_backward(dh, kept_out)
+        dq, dk, dv = reference.attend_backward(self._split_heads(dattended), kept_attend)
+        dq, dk = reference.rope_backward(dq, kept_q), reference.rope_backward(dk, kept_k)
+        dqkv = np.concatenate([self._join_heads(part) for part in (dq, dk, dv)], axis=-1)
+        dx, g[f"layers.{i}.attention.qkv"] = reference.linear_backward(dqkv, kept_qkv)
+        return dy + dx
+
 
 def rmsnorm_backward_without_rrms(dy: Array, kept: Any) -> tuple[Array, Array]:
     """Defect 2: the second term of dx lacks one factor 1/rms."""
@@ -121,6 +133,8 @@ def test_a_norm_backward_before_its_sublayer_is_caught(config: ModelConfig, star
     wrong = wrong_gradients(parameters, config, defective.loss_and_grad)
     for name in ("mlp_norm.gain", "mlp.down", "mlp.gate_up"):
         assert f"step 1: layers.1.{name}" in wrong
+    for name in ("attention_norm.gain", "attention.out", "attention.qkv"):
+        assert f"step 1: layers.0.{name}" in wrong
     assert "step 1: embedding" in wrong  # and everything below inherits it
     assert "step 1: final_norm.gain" not in wrong  # which comes before it
 
