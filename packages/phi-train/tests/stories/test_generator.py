@@ -48,7 +48,7 @@ def test_common_words_dominate(sample):
 def test_stories_are_short_clean_text(sample):
     for story in sample:
         assert story.text == story.text.strip()
-        assert not re.search(r"[{}\[\]|]|  |\n\n| \n|\n |\.\.", story.text)
+        assert not re.search(r"[{}\[\]|]|  |\n[^A-Z\"]| \n|\.\.", story.text)
         assert story.text[-1] in '.!?"'
         assert story.text.count('"') % 2 == 0
         assert story.text.isascii()

@@ -13,8 +13,8 @@ STORY = (
     "Once upon a time, there was a little girl named Lily. She had a red ball.\n"
     "One day, Lily went to the park with her friend Tom. Lily gave the ball to Tom. "
     "Tom smiled.\n"
-    'Then Tom lost the ball. He was very sad. "Can you help me?" Tom asked Lily. '
-    "They looked and looked. Then Lily found the ball under the bed. "
+    "Then Tom lost the ball. He was very sad, but Lily helped him. They asked a baker, "
+    "who had not seen it. Then Lily found the ball under the bed. "
     'Lily gave the ball back to Tom. "Thank you, Lily!" said Tom.\n'
     "They were both happy. The end."
 )
@@ -59,6 +59,8 @@ def test_a_story_written_by_hand():
         ("She had a red ball", "He had a red ball"),
         ("with her friend", "with his friend"),
         ("He was very sad", "She was very sad"),
+        ("Lily helped him", "Tom helped him"),
+        ("Lily helped him", "Lily helped her"),
         ("a little girl", "a little boy"),
         ("a red ball", "an red ball"),
         ("Then Lily found the ball under the bed. ", ""),

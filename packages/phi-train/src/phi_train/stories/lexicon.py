@@ -100,10 +100,10 @@ RULES = {
 
 
 def _split(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",")] if "," in text else text.split()
+    return [" ".join(word.split()) for word in text.split(",")] if "," in text else text.split()
 
 
-def _plain(name: str, text: str, *, zipf: float = 1.1, shift: float = 1.0) -> WordClass:
+def _plain(name: str, text: str, *, zipf: float = 1.6, shift: float = 2.0) -> WordClass:
     return WordClass(name, [plain(word) for word in _split(text)], zipf=zipf, shift=shift)
 
 
@@ -118,11 +118,11 @@ def _classes() -> list[WordClass]:
     foods = [thing(*entry.split("/")) for entry in _split(FOODS)]
     places = [place(*entry.split("/")) for entry in _split(PLACES)]
     return [
-        WordClass("girl", girls),
-        WordClass("boy", boys),
-        WordClass("child", children, shift=2.0),
-        WordClass("pet", pets),
-        WordClass("toy", [thing(word) for word in _split(TOYS)]),
+        WordClass("girl", girls, zipf=2.5, shift=4.0),
+        WordClass("boy", boys, zipf=2.5, shift=4.0),
+        WordClass("child", children, zipf=2.5, shift=8.0),
+        WordClass("pet", pets, zipf=2.5, shift=4.0),
+        WordClass("toy", [thing(word) for word in _split(TOYS)], zipf=2.2, shift=4.0),
         WordClass("food", foods),
         WordClass("place", places),
         WordClass("rule", [Word(do, past=did) for do, did in RULES.items()]),
@@ -132,10 +132,10 @@ def _classes() -> list[WordClass]:
         _plain("look", LOOKS),
         _plain("furniture", FURNITURE),
         _plain("tool", TOOLS),
-        _plain("small", SMALL, zipf=1.6),
+        _plain("small", SMALL, shift=1.0),
         _plain("weather", WEATHER),
-        _plain("glad", GLAD, zipf=1.5),
-        _plain("sad", SAD, zipf=1.5),
+        _plain("glad", GLAD, shift=1.0),
+        _plain("sad", SAD, shift=1.0),
         _plain("hobby", HOBBIES),
         _plain("sight", SIGHTS),
         _plain("trap", TRAPS),

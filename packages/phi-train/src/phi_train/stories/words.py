@@ -56,8 +56,9 @@ def thing(text: str, plural: str | None = None) -> Word:
 
 
 def place(text: str, at: str) -> Word:
-    """Somewhere to be: `at` ("at the park"), `to` ("to the park")."""
-    return Word(text, at=f"{at} the {text}", to=f"to the {text}")
+    """Somewhere to be: `at` ("at the park"), `At` ("At the park"), `to` ("to the park")."""
+    where = f"{at} the {text}"
+    return Word(text, at=where, At=where.capitalize(), to=f"to the {text}")
 
 
 def character(name: str, *, she: bool) -> Word:
@@ -82,8 +83,8 @@ class WordClass:
         name: str,
         words: Sequence[Word],
         *,
-        zipf: float = 1.1,
-        shift: float = 1.0,
+        zipf: float = 1.6,
+        shift: float = 2.0,
         weights: Sequence[float] | None = None,
     ) -> None:
         self.name = name

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CONDITIONS", "EFFECTS", "PICKERS", "World"]
 
-NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 class World:
@@ -151,6 +151,18 @@ def _come(world: World, role: str) -> None:
     world.log.append(("come", who.name, place.name))
 
 
+def _hide(world: World, role: str, spot: str) -> None:
+    who, where = world.roles[role], world.roles[spot]
+    world.place[who] = where
+    world.log.append(("hide", who.name, where.name))
+
+
+def _find(world: World, role: str, hidden: str) -> None:
+    who, other = world.roles[role], world.roles[hidden]
+    world.place[other] = world.place[who]
+    world.log.append(("find", who.name, other.name))
+
+
 def _food(world: World, role: str) -> None:
     world.food = world.roles[role]
 
@@ -178,6 +190,8 @@ EFFECTS: dict[str, Callable[..., None]] = {
     "lose": _lose,
     "feel": _feel,
     "come": _come,
+    "hide": _hide,
+    "find": _find,
     "food": _food,
     "count": _count,
     "share": _share,

@@ -1,4 +1,4 @@
-"""The plots: how a story begins, what may happen freely, nine plot shapes, how a story ends.
+"""The plots: how a story begins, what may happen freely, the plot shapes, how a story ends.
 
 A plot is a module with `OPENINGS`, lines which begin it (their `when` says in which worlds it can
 begin), and `NODES`, what follows. To add one, write such a module and add it to `PLOTS`.
@@ -16,6 +16,7 @@ from phi_train.stories.plots import (
     lost,
     quarrel,
     rescue,
+    seek,
     sharing,
     trade,
     visit,
@@ -25,7 +26,7 @@ from phi_train.stories.template import Line
 
 __all__ = ["EVENTS", "NODES", "PLOTS"]
 
-PLOTS = (lost, quarrel, sharing, trade, rescue, visit, gift, lesson, fear, garden)
+PLOTS = (lost, quarrel, sharing, trade, rescue, visit, gift, lesson, fear, garden, seek)
 """The plot shapes."""
 
 NODES: dict[str, list[Line]] = {

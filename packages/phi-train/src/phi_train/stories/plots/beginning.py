@@ -18,12 +18,15 @@ NODES = {
         line(2, "{a=child} was {:small.a} {a.kid}.", do="enter a", then="about day"),
     ],
     "about": [
-        line(4, "{a.He} had {:look.a} {o=toy}.", do="get a o"),
-        line(2, "{a.He} had {:look.a} {o=toy} that {a.he} loved very much.", do="get a o"),
-        line(2, "{a} loved {a.his} {:look} {o=toy}.", do="get a o"),
-        line(3, "{a.He} [loved*2|liked] to {:hobby}."),
-        line(1, "{a.He} [loved*2|liked] to {:hobby} and {:hobby}."),
-        line(1, "{a} lived in {:look.a} house near the {:furniture}."),
+        line(4, "{a} had {:look.a} {o=toy}.", do="get a o"),
+        line(2, "{a.He} had {:look.a} {o=toy}.", do="get a o"),
+        line(3, "{a} loved {a.his} {:look} {o=toy}.", do="get a o"),
+        line(
+            2,
+            "{a.He} [loved*2|liked] to {:hobby}, and {a.he} had {:look.a} {o=toy}.",
+            do="get a o",
+        ),
+        line(2, "{a.He} [loved*2|liked] to play with {a.his} {:look} {o=toy}.", do="get a o"),
     ],
     "day": [
         line(

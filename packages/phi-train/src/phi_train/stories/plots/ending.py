@@ -28,14 +28,26 @@ NODES = {
         line(3, "\n{a} and {b} {:game} {:time}.", then="last"),
         line(2, "\nThey {:game} and {:game} {:time}.", then="last"),
         line(2, "\nThen they went home and {:game}.", then="last"),
+        line(1, "\nThey stayed {p.at} {:time}.", then="last"),
         line(2, "\n{a} was {g:glad} to have a friend like {b}.", do="feel a g", then="last"),
     ],
     "last": [
-        line(6, "{end}"),
+        line(9, "{end}"),
         line(2, "{a} and {b} were best friends.", then="stop"),
-        line(2, "They learned to {:virtue}.", then="stop"),
         line(2, "It was [a good*2|the best|a great] day.", then="stop"),
         line(1, "The end.", then="stop"),
+    ],
+    "moral": [  # for plots that have one
+        line(6, "{end}"),
+        line(3, "They learned to {:virtue}.", then="stop"),
+        line(2, "From then on, {x} tried to {:virtue}.", then="stop"),
+        line(2, "It is [good*2|always good] to {:virtue}.", then="stop"),
+    ],
+    "happy": [
+        line(3, "\nThey were both {:glad}.", when="pair", then="moral"),
+        line(3, "\nThey were all {:glad}.", when="many", then="moral"),
+        line(2, "\nThen they {:game} {:time}.", then="moral"),
+        line(2, "\n{x} and {y} were friends again.", then="moral"),
     ],
     "stop": [line(1, "{end}")],
 }

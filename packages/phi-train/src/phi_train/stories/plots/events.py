@@ -11,7 +11,7 @@ __all__ = ["EVENTS"]
 
 EVENTS = [
     line(
-        4,
+        3,
         "{x?who} found {:look.a} {o=toy} [under*3|behind*2|near*2|next to] the {:furniture}.",
         when="few_things",
         do="get x o; event",
@@ -25,11 +25,19 @@ EVENTS = [
         then="thanks middle",
     ),
     line(2, "Then they [went*3|walked|ran] {p=place.to}.", do="go p; event", then="middle"),
-    line(2, "They [saw*3|looked at] {:sight}.", do="event", then="middle"),
+    line(1, "They [saw*3|looked at] {:sight}.", do="event", then="middle"),
+    line(1, "{p.At}, they saw {:sight}.", do="event", then="middle"),
     line(2, "They sat down and ate some {:food.some}.", do="event", then="middle"),
     line(2, "They played with the {o?held}.", when="things", do="event", then="middle"),
     line(
-        1,
+        2,
+        '{x?who} [said*2|shouted], "I like the {o?held}!"',
+        when="things",
+        do="event",
+        then="middle",
+    ),
+    line(
+        0.7,
         "{c=child} [came*2|wanted] to play with them.",
         when="pair",
         do="enter c; come c; event",

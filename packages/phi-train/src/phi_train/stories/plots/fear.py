@@ -21,7 +21,7 @@ NODES = {
     ],
     "fear_truth": [
         line(4, "Then they saw that it was only {:small.a} {:animal}.", then="fear_over"),
-        line(2, "They looked, and it was only {:sight}.", then="fear_over"),
+        line(2, "They looked, and it was only {:sight}."),
         line(2, "They [sang*2|hummed|whistled] a song until {x} was not afraid."),
     ],
     "fear_over": [

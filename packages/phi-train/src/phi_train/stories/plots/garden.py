@@ -6,11 +6,18 @@ from phi_train.stories.template import line
 
 __all__ = ["NODES", "OPENINGS"]
 
-PLOT = "garden_water garden_wait garden_grown end"
 
 OPENINGS = [
-    line(4, "\n{x?who} found {:look.a} seed and put it in the ground.", then=PLOT),
-    line(2, "\nA {:job} gave {:look.a} seed to {x?who}, and {x.he} planted it.", then=PLOT),
+    line(
+        4,
+        "\n{x?who} found {:look.a} seed and put it in the ground.",
+        then="garden_water garden_grown end",
+    ),
+    line(
+        2,
+        "\nA {:job} gave {:look.a} seed to {x?who}, and {x.he} planted it.",
+        then="garden_wait garden_grown end",
+    ),
 ]
 
 NODES = {

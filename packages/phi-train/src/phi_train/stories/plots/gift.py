@@ -8,10 +8,16 @@ __all__ = ["NODES", "OPENINGS"]
 
 OPENINGS = [
     line(
-        7,
-        "\nIt was the birthday of {y?who}, and {x?not_y} [made*2|had|bought] {:look.a} {q=toy}.",
+        4,
+        "\nIt was {y?who}'s birthday, and {x?not_y} [made*2|had|bought] {:look.a} {q=toy}.",
         do="get x q",
-        then="gift_hide gift_give thanks_q end",
+        then="gift_give thanks_q end",
+    ),
+    line(
+        3,
+        "\n{x?who} [made*2|bought] {:look.a} {q=toy} for {y?not_x}.",
+        do="get x q",
+        then="gift_hide gift_give end",
     ),
 ]
 
@@ -23,7 +29,7 @@ NODES = {
     ],
     "gift_give": [
         line(3, '"Surprise!" [said*2|shouted] {x}, and gave the {q} to {y}.', do="give x y q"),
-        line(2, '"Happy birthday, {y}!" said {x}. "This {q} is for you."', do="give x y q"),
+        line(2, '"The {q} is for you," said {x}, and {y} took it.', do="give x y q"),
         line(
             1, '{y} opened {y.his} eyes and saw the {q}. "It is yours," said {x}.', do="give x y q"
         ),

@@ -6,10 +6,12 @@ from phi_train.stories.template import line
 
 __all__ = ["NODES", "OPENINGS"]
 
-PLOT = "lesson_deed lesson_hurt lesson_care lesson_learned last"
+PLOT = "lesson_deed lesson_hurt lesson_care moral"
+
+TOLD = "lesson_deed lesson_hurt lesson_learned moral"
 
 OPENINGS = [
-    line(4, '\n"Do not {d:rule}, {x?who}," said {y?not_x}.', then=PLOT),
+    line(4, '\n"Do not {d:rule}, {x?who}," said {y?not_x}.', then=TOLD),
     line(2, "\n{x?who} wanted to {d:rule}, but {y?not_x} said no.", then=PLOT),
 ]
 

@@ -6,7 +6,7 @@ from phi_train.stories.template import line
 
 __all__ = ["NODES", "OPENINGS"]
 
-PLOT = "lost_sad lost_help lost_look lost_back end"
+PLOT = "lost_help lost_found lost_back end"
 
 OPENINGS = [
     line(4, "\nThen {x?owner} lost the {o?held_x}.", when="things", do="lose x o", then=PLOT),
@@ -27,26 +27,12 @@ OPENINGS = [
 ]
 
 NODES = {
-    "lost_sad": [
-        line(4, "{x.He} was very {g:sad}.", do="feel x g"),
-        line(2, "{x.He} [began*2|started] to cry."),
-        line(2, '"Where is my {o}?" [asked*2|cried] {x}.'),
-        line(1, '"Oh no!" said {x}. "My {o} is gone!"'),
-    ],
     "lost_help": [
         line(3, '"Do not worry," said {y?not_x}. "[I will help you*2|We will find it]."'),
         line(2, '{y?not_x} said, "Let us look for it together."'),
+        line(2, '"Where is my {o}?" {x} asked {y?not_x}.'),
         line(2, '"Can you help me?" {x} asked {y?not_x}.'),
-        line(1, "{y?not_x} wanted to help."),
-    ],
-    "lost_look": [
-        line(
-            4,
-            "They looked [under*2|behind] the {:furniture}, but it was not there.",
-            then="lost_found",
-        ),
-        line(2, "They looked and looked.", then="lost_found"),
-        line(2, "They asked {:job.a}, who had not seen it.", then="lost_found"),
+        line(1, "{x.He} was very {g:sad}, but {y?not_x} helped {x.him}.", do="feel x g"),
     ],
     "lost_found": [
         line(
@@ -54,6 +40,7 @@ NODES = {
             "Then {y} found the {o} [under*3|behind*2|near*2|next to] the {:furniture}.",
             do="get y o",
         ),
+        line(1, "They asked {:job.a}, who had not seen it.", then="lost_found"),
         line(
             2, "At last, {x} saw the {o} [under*3|behind*2|near*2] the {:furniture}.", do="get x o"
         ),

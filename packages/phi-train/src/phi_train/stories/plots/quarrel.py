@@ -6,7 +6,7 @@ from phi_train.stories.template import line
 
 __all__ = ["NODES", "OPENINGS"]
 
-PLOT = "quarrel_words quarrel_worse quarrel_sorry quarrel_peace end"
+PLOT = "quarrel_words quarrel_sorry quarrel_peace happy"
 
 OPENINGS = [
     line(
@@ -22,12 +22,8 @@ NODES = {
         line(3, '"It is mine!" [said*2|shouted] {x}.'),
         line(3, '"Give me the {o}!" [said*2|shouted] {y}.'),
         line(2, '"No, it is my {o}!" [said*2|shouted] {x}.'),
-    ],
-    "quarrel_worse": [
-        line(3, "{y} took the {o} and ran away.", do="give x y o"),
-        line(2, "{y} pushed {x}."),
-        line(2, "{x} was {g:sad}.", do="feel x g"),
-        line(2, "They [pulled*2|shouted|argued] and pulled, and {y} fell down."),
+        line(2, "{y} took the {o} and ran away.", do="give x y o"),
+        line(1, "{y} pushed {x}, and {x} was {g:sad}.", do="feel x g"),
     ],
     "quarrel_sorry": [
         line(3, '"I am sorry," said {y}.'),

@@ -6,11 +6,18 @@ from phi_train.stories.template import line
 
 __all__ = ["NODES", "OPENINGS"]
 
-PLOT = "rescue_call rescue_way rescue_thanks end"
 
 OPENINGS = [
-    line(4, "\nThen they saw {:small.a} {k=animal} stuck in {:trap}.", then=PLOT),
-    line(3, "\nSuddenly, they heard {k=animal.a} cry for help from {:trap}.", then=PLOT),
+    line(
+        4,
+        "\nThen they saw {:small.a} {k=animal} stuck in {:trap}.",
+        then="rescue_call rescue_way end",
+    ),
+    line(
+        3,
+        "\nSuddenly, they heard {k=animal.a} cry for help from {:trap}.",
+        then="rescue_way rescue_thanks end",
+    ),
 ]
 
 NODES = {

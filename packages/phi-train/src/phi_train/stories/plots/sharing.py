@@ -6,7 +6,7 @@ from phi_train.stories.template import line
 
 __all__ = ["NODES", "OPENINGS"]
 
-PLOT = "share_hungry share_one share_left thanks end"
+PLOT = "share_hungry share_one share_left end"
 
 OPENINGS = [
     line(9, "\n{x?who} had {n:number} {f=food.some}.", do="count x n; food f", then=PLOT),

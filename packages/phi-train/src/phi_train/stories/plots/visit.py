@@ -6,21 +6,22 @@ from phi_train.stories.template import line
 
 __all__ = ["NODES", "OPENINGS"]
 
-PLOT = "visit_way visit_there visit_food end"
 
 OPENINGS = [
-    line(4, "\nThen {x?who} wanted to visit {x.his} {m=relative}.", then=PLOT),
-    line(3, '\n"Let us visit my {m=relative}," said {x?who}.', then=PLOT),
+    line(
+        4, "\nThen {x?who} wanted to visit {x.his} {m=relative}.", then="visit_way visit_food end"
+    ),
+    line(3, '\n"Let us visit my {m=relative}," said {x?who}.', then="visit_there visit_food end"),
 ]
 
 NODES = {
     "visit_way": [
-        line(3, "On the way, they saw {:sight}.", then="visit_on"),
+        line(3, "On the way, they saw {s=sight}.", then="visit_on"),
         line(2, "They [walked*3|ran] for a long time."),
         line(2, "They took some {:food.some} for {x.his} {m}."),
     ],
     "visit_on": [
-        line(3, "They also saw {:sight}."),
+        line(3, "They also saw {t=sight}."),
         line(2, '"Look!" said {y?who}. "It is so {:look}!"'),
         line(2, "{y?who} waved at it."),
     ],
