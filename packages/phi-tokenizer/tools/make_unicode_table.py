@@ -106,7 +106,7 @@ def main() -> None:
     """Write the table."""
     parts = [HEAD.format(version=UNICODE_VERSION)]
     for name, pattern in (("LETTERS", r"\p{L}"), ("NUMBERS", r"\p{N}"), ("SPACES", r"\s")):
-        lines = textwrap.wrap(as_ranges(matching(pattern)), 94)
+        lines = textwrap.wrap(as_ranges(matching(pattern)), 94, break_on_hyphens=False)
         parts.append(f'\n{name} = """\n' + "\n".join(lines) + '\n"""\n')
     parts.append(TAIL)
     TARGET.write_text("".join(parts), encoding="utf-8")

@@ -38,7 +38,6 @@ from phi_tokenizer.splitter import Splitter
 from phi_tokenizer.stream import StreamDecoder
 from phi_tokenizer.trainer import train_merges
 from phi_tokenizer.vocabulary import BYTE_ORDER, Vocabulary
-from phi_tokenizer.workers import encode_in_workers
 
 __all__ = ["Progress", "Tokenizer"]
 
@@ -413,6 +412,8 @@ class Tokenizer:
             EncodingError: as `encode`.
         """
         if workers > 1:
+            from phi_tokenizer.workers import encode_in_workers  # noqa: PLC0415 (slow to import)
+
             options = {"allowed_special": allowed_special, "disallowed_special": disallowed_special}
             return encode_in_workers(self.to_bytes(), texts, workers, options)
         ids, ends = self.encode_batch_to_numpy(
