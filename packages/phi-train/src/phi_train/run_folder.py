@@ -93,23 +93,25 @@ class MetricsLog:
         so is the final one of a finished run that goes on.
         """
         self._path = path
-        kept = b"".join(self._lines_up_to(path, keep_steps)) if path.exists() else b""
-        with naming(path), atomic_write(path) as file:
-            file.write(kept)
         self._file = path.open("ab", buffering=0)
+        with naming(path):
+            self._file.truncate(self._size_up_to(path, keep_steps))  # in place: needs no room
 
     @staticmethod
-    def _lines_up_to(path: Path, step: int) -> list[bytes]:
-        kept = []
+    def _size_up_to(path: Path, step: int) -> int:
+        """Bytes of the whole lines up to `step`."""
+        size = 0
         for line in path.read_bytes().splitlines(keepends=True):
             try:
                 entry = json.loads(line)
             except ValueError:
                 break
+            if not isinstance(entry, dict):
+                break
             if not line.endswith(b"\n") or entry.get("step", 0) > step or "final_loss" in entry:
                 break
-            kept.append(line)
-        return kept
+            size += len(line)
+        return size
 
     def write(self, **values: Any) -> None:
         """Appends one line; raises OSError, the file as it was, when it does not fit."""
