@@ -14,10 +14,15 @@ __all__ = ["SharedBatch", "as_ids", "same_shape", "token_factors"]
 
 Array = NDArray[Any]
 
+LARGEST_WEIGHT = 1e30  # float32 ends at 3e38, and weights are multiplied by gradients
+
 
 def as_ids(name: str, values: ArrayLike, upper: int) -> Array:
     """`values` as whole numbers [B, T] in [0, upper); a vector is a batch of one row."""
-    array = np.atleast_2d(np.asarray(values))
+    try:
+        array = np.atleast_2d(np.asarray(values))
+    except ValueError as error:
+        raise ConfigError(f"{name} is not [B, T]: its rows differ in length") from error
     if array.ndim != 2 or array.size == 0:
         raise ConfigError(f"{name} has shape {array.shape}; it must be [B, T], neither of them 0")
     if array.dtype.kind not in "iu":
@@ -40,13 +45,18 @@ def token_factors(shape: tuple[int, ...], weights: ArrayLike | None) -> Array:
     """What each token's loss is multiplied by [B, T], float64: its weight over their number."""
     if weights is None:
         return np.full(shape, 1.0 / (shape[0] * shape[1]))
-    array = np.asarray(weights, dtype=np.float64)
+    try:
+        array = np.asarray(weights, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"weights are not numbers [B, T]: {error}") from error
     if array.ndim == 1:
         array = array[None]
     if array.shape != shape:
         raise ConfigError(f"weights have shape {array.shape}, ids {shape}: they must agree")
     if not np.isfinite(array).all():
         raise ConfigError("weights hold a NaN or an infinity")
+    if np.abs(array).max() > LARGEST_WEIGHT:
+        raise ConfigError(f"weights hold a number beyond {LARGEST_WEIGHT:g}: scale them down")
     factors: Array = array / max(1, int(np.count_nonzero(array)))
     return factors
 

@@ -9,14 +9,15 @@
 docs/checkpoint-format.md has the details.
 
 >>> from phi_model import GPT, ModelConfig, load_checkpoint, save_checkpoint
->>> save_checkpoint("/tmp/small.phi", GPT(ModelConfig.preset("gpt-1k")), step=7)
->>> load_checkpoint("/tmp/small.phi").step
+>>> save_checkpoint("small.phi", GPT(ModelConfig.preset("gpt-1k")), step=7)
+>>> load_checkpoint("small.phi").step
 7
 """
 
 from __future__ import annotations
 
 import mmap
+import operator
 import os
 import zlib
 from collections.abc import Iterator, Mapping
@@ -47,6 +48,7 @@ FORMAT_VERSION = 1
 MODEL = "model/"
 DTYPES = ("<f2", "<f4", "<f8", "|i1", "|u1", "<i4", "<u2", "<u4", "<i8", "<u8")
 NO_CHECKSUM = b"\0\0\0\0"
+FIRST_READ = 256 * 1024  # bytes: nearly every header fits
 MAX_HEADER = 256 * 1024 * 1024  # bytes; tokenizers are the largest part and a few MB at most
 BIN_HEADERS = {0xC4: 1, 0xC5: 2, 0xC6: 4}  # msgpack's bin 8, 16 and 32: bytes of the length
 
@@ -96,19 +98,22 @@ def save_checkpoint(
 
     tokenizer: the bytes of a tokenizer.json. metadata: plain values (numbers, strings, lists,
     maps). tensors: further arrays, e.g. an optimiser's state. Equal input gives equal bytes.
-    Raises OSError when the file cannot be written.
+    Raises OSError when the file cannot be written, TypeError for values that a file cannot hold.
     """
     named = {MODEL + name: value for name, value in model.parameters.items()}
-    named |= dict(tensors or {})
+    for name, value in (tensors or {}).items():
+        if name in named:
+            raise ValueError(f"tensor {name} is one of the model's own; choose another name")
+        named[name] = value
     arrays = {name: _portable(name, value) for name, value in named.items()}
     header = {
         "format": FORMAT,
         "checksum": NO_CHECKSUM,
         "version": FORMAT_VERSION,
         "config": model.config.to_dict(),
-        "step": step,
+        "step": operator.index(step),
         "tokenizer": tokenizer,
-        "metadata": dict(metadata or {}),
+        "metadata": _plain(dict(metadata or {})),
         "tensors": [
             {
                 "name": name,
@@ -127,12 +132,22 @@ def save_checkpoint(
             _write_aligned(file, array)
 
 
+def _plain(metadata: dict[str, Any]) -> dict[str, Any]:
+    """`metadata`, if a reader will get back just that."""
+    try:
+        if msgpack.unpackb(msgpack.packb(metadata)) == metadata:
+            return metadata
+    except (TypeError, ValueError, UnicodeEncodeError) as error:
+        raise TypeError(f"metadata must be plain values, keys strings: {error}") from error
+    raise TypeError(f"metadata would not come back as it is: {metadata!r}")
+
+
 def _checksum_field(checksum: bytes) -> bytes:
     return bytes(msgpack.packb("checksum") + msgpack.packb(checksum))
 
 
 def _portable(name: str, value: Array) -> Array:
-    array = np.ascontiguousarray(value)
+    array = np.asarray(value, order="C")
     array = array.astype(array.dtype.newbyteorder("<"), copy=False)
     if array.dtype.str not in DTYPES:
         raise TypeError(f"{name} is {array.dtype}; a checkpoint holds {', '.join(DTYPES)}")
@@ -196,15 +211,7 @@ def _read_header(content: memoryview) -> tuple[dict[str, Any], int]:
     start = bytes(content[:64])
     if FORMAT.encode() not in start:
         raise CheckpointError("it does not begin with a phi header; is it a .phi file?")
-    unpacker = msgpack.Unpacker(max_buffer_size=max(1, min(len(content), MAX_HEADER)))
-    unpacker.feed(content[: min(len(content), MAX_HEADER)])
-    try:
-        header = unpacker.unpack()
-    except Exception as error:  # whatever msgpack raises on damaged input
-        raise CheckpointError(
-            "its header is cut short or damaged; use an older checkpoint, or copy it again"
-        ) from error
-    end = unpacker.tell()
+    header, end = _unpack_first(content)
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise CheckpointError("it does not begin with a phi header; is it a .phi file?")
     if header.get("version") != FORMAT_VERSION:
@@ -217,6 +224,23 @@ def _read_header(content: memoryview) -> tuple[dict[str, Any], int]:
     if zlib.crc32(raw).to_bytes(4, "big") != header["checksum"]:
         raise CheckpointError("its header is damaged; use an older checkpoint, or copy it again")
     return header, end
+
+
+def _unpack_first(content: memoryview) -> tuple[Any, int]:
+    """The first object and the offset of its end; reads no more of a large file than it must."""
+    size = FIRST_READ
+    while True:
+        part = content[: min(size, MAX_HEADER)]
+        unpacker = msgpack.Unpacker(max_buffer_size=len(part))
+        unpacker.feed(part)
+        try:
+            return unpacker.unpack(), unpacker.tell()
+        except Exception as error:  # whatever msgpack raises on damaged input
+            if not isinstance(error, msgpack.OutOfData) or len(part) in (len(content), MAX_HEADER):
+                raise CheckpointError(
+                    "its header is cut short or damaged; use an older checkpoint, or copy it again"
+                ) from error
+        size *= 4
 
 
 def _read_tensors(
@@ -253,6 +277,8 @@ def _read_bin(content: memoryview, at: int) -> tuple[memoryview, int]:
 
 def _check_parameters(checkpoint: Checkpoint) -> None:
     found = {name: array.shape for name, array in checkpoint.parameters.items()}
+    if checkpoint.config.n_layer > len(found):
+        raise CheckpointError("it has fewer tensors than its config has layers")
     wanted = parameter_shapes(checkpoint.config)
     if found != wanted:
         odd = sorted({name for name, _ in found.items() ^ wanted.items()})

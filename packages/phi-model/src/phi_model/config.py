@@ -25,6 +25,8 @@ PRESETS: dict[str, tuple[int, int, int]] = {
     "gpt-30m": (384, 12, 12),
 }
 
+MOST_HEADS_LISTED = 4096  # in an error: more would not be read
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -57,14 +59,19 @@ class ModelConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ConfigError(f"{name} is {value!r}; it must be a whole number, 1 or more")
+        if self.vocab_size < 2:
+            raise ConfigError("vocab_size is 1; with a single token there is nothing to predict")
         for name in ("rope_base", "norm_eps"):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 < value < float("inf"):
+            if type(value) not in (int, float) or not 0 < value < float("inf"):
                 raise ConfigError(f"{name} is {value!r}; it must be a positive number")
+        if not isinstance(self.tied_head, bool):
+            raise ConfigError(f"tied_head is {self.tied_head!r}; it must be true or false")
 
     def _check_heads(self) -> None:
         if self.n_embd % self.n_head or self.head_size % 2:
-            fitting = [h for h in range(1, self.n_embd + 1) if self.n_embd % (2 * h) == 0]
+            limit = min(self.n_embd, MOST_HEADS_LISTED)
+            fitting = [h for h in range(1, limit + 1) if self.n_embd % (2 * h) == 0]
             raise ConfigError(
                 f"n_embd {self.n_embd} cannot be split into {self.n_head} heads of even size "
                 f"(RoPE rotates pairs); n_head may be {', '.join(map(str, fitting)) or 'none'}"

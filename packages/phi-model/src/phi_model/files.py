@@ -19,7 +19,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Raises OSError when that fails (full disk, no such folder); what stood at `path` before is
     then untouched and the unfinished file is gone.
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))  # through a link: what it points to is replaced
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix="~")
     try:
         with os.fdopen(handle, "wb") as file:

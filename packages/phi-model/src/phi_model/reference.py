@@ -92,7 +92,7 @@ def attend_backward(dy: Array, kept: Kept) -> tuple[Array, Array, Array]:
 def swiglu(gate_up: Array) -> tuple[Array, Kept]:
     """y = silu(gate) * up;  gate_up [..., 2F], y [..., F]."""
     gate, up = np.split(gate_up, 2, axis=-1)
-    s = 1 / (1 + np.exp(-gate))
+    s = (1 + np.tanh(gate / 2)) / 2  # sigmoid, without an exp that could overflow
     return gate * s * up, (gate, up, s)
 
 
