@@ -85,7 +85,9 @@ def test_the_final_line_is_written_anew(tmp_path):
     assert len(_lines(path)) == 1
 
 
-@pytest.mark.parametrize("tail", ['{"step": 3, "lo', '{"step": 3}', "\x00\x00\x00\n", "7\n", "[]\n"[:1]])
+@pytest.mark.parametrize(
+    "tail", ['{"step": 3, "lo', '{"step": 3}', "\x00\x00\x00\n", "7\n", "[]\n"[:1]]
+)
 def test_half_a_line_of_a_crash_is_dropped(tmp_path, tail):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n' + tail)
