@@ -22,15 +22,17 @@ from phi_model import (
 from phi_model.gradcheck import TOLERANCE
 from phi_optim import PhiOptimError
 from phi_tokenizer import Tokenizer, TokenizerError, console
+from phi_train.cli_data import data_app
+from phi_train.cli_demo import demo, print_levels
 from phi_train.config import SCHEDULES, TrainConfig
-from phi_train.documents import documents
+from phi_train.corpus import documents_to_measure, open_corpus
 from phi_train.errors import ConfigError, PhiTrainError, RunError
 from phi_train.evaluate import evaluate
 from phi_train.loop import TrainResult, train
 from phi_train.ngram import NAMES, baselines
 from phi_train.progress import progress_for
 from phi_train.run_folder import RunFolder
-from phi_train.tokens import encode_documents, split_documents
+from phi_train.tokens import encode_documents
 
 __all__ = ["app", "main"]
 
@@ -41,7 +43,7 @@ app = typer.Typer(
 )
 
 ERRORS = (PhiTrainError, PhiModelError, PhiOptimError, PhiInferError, TokenizerError)
-SOURCE_HELP = "a .txt, .jsonl or .parquet file, or a folder of them."
+SOURCE_HELP = "builtin (phi's own stories), a .txt, .jsonl or .parquet file, or a folder of them."
 TEXT, MODEL, BUDGET, LEARN, FOLDER = (  # groups of options
     "Text",
     "Model",
@@ -226,14 +228,7 @@ def _file_settings(
 
 
 def _print_result(result: TrainResult) -> None:
-    evaluation = result.evaluation
-    if evaluation is None:
-        return
-    rows = {**result.baselines, "this model": evaluation.loss}
-    print(f"\nheld-out loss, nats a token, on {evaluation.tokens:,} tokens:")
-    for name, loss in sorted(rows.items(), key=lambda row: -row[1]):
-        print(f"  {name:<12}{loss:7.4f}")
-    print(f"{evaluation.bits_per_byte:.4f} bits a byte, perplexity {evaluation.perplexity:.2f}")
+    print_levels(result)
     print(
         f"saved in {result.folder.path}. Next:\n"
         f"  phi-infer generate {result.folder.best} --prompt 'Once upon a time'"
@@ -262,7 +257,10 @@ def eval_(
     opened = load_checkpoint(checkpoint)
     if opened.tokenizer is None:
         raise ConfigError(f"{checkpoint} holds no tokenizer, so it cannot read text")
-    stream = encode_documents(documents(data), Tokenizer.from_bytes(opened.tokenizer), what=data)
+    texts, nats = documents_to_measure(data)
+    stream = encode_documents(
+        texts, Tokenizer.from_bytes(opened.tokenizer), what=data, source_nats=nats
+    )
     result = evaluate(opened.model, stream, seq_len=seq_len)
     if as_json:
         print(json.dumps({"checkpoint": str(checkpoint), "step": opened.step, **result.as_dict()}))
@@ -270,6 +268,8 @@ def eval_(
     print(f"loss           {result.loss:.4f} nats a token")
     print(f"perplexity     {result.perplexity:.3f}")
     print(f"bits per byte  {result.bits_per_byte:.4f}")
+    if result.above_floor:
+        print(result.above_floor)
     print(
         f"on {result.tokens:,} tokens of {result.documents:,} documents "
         f"({result.text_bytes:,} bytes)"
@@ -298,15 +298,9 @@ def baselines_(
     if not 1 <= order < len(NAMES):
         raise ConfigError(f"--order is {order}; it must be between 1 and {len(NAMES) - 1}")
     loaded = Tokenizer.load(tokenizer)
-    counted_documents, measured_documents = (
-        (list(documents(data)), list(documents(valid)))
-        if valid
-        else split_documents(documents(data))
-    )
-    counted = encode_documents(counted_documents, loaded, what=data)
-    measured = encode_documents(
-        measured_documents, loaded, what=valid or f"the held-out part of {data}"
-    )
+    corpus = open_corpus(data, valid or "")
+    counted = encode_documents(corpus.train, loaded, what=data)
+    measured = encode_documents(corpus.valid, loaded, what=valid or f"the held-out part of {data}")
     losses = baselines(counted, measured, vocab_size=loaded.n_vocab, order=order)
     bits = {name: measured.bits_per_byte(loss * measured.ids.size) for name, loss in losses.items()}
     if as_json:
@@ -363,6 +357,10 @@ def _print_gradients(rows: list[GradientCheck]) -> None:
             f"{row.name:<{width}}  {shape:>10}  {row.gradient_norm:8.2e}  "
             f"{row.direction_error:9.1e}  {row.element_error:7.1e}  {'ok' if row.ok else 'WRONG'}"
         )
+
+
+app.command(name="demo")(demo)
+app.add_typer(data_app, name="data")
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ __all__ = ["SCHEDULES", "TrainConfig", "default_learning_rate"]
 SCHEDULES = ("warmup-stable-decay", "linear", "cosine", "constant")
 OPTIMIZERS = ("adamw",)
 AT_LEAST_ZERO = (
+    "stories",
     "steps",
     "tokens",
     "flops",
@@ -57,6 +58,7 @@ class TrainConfig:
 
     data: str
     valid: str = ""  # empty: a part of data, chosen by hash of the document
+    stories: int = 0  # to train on, when data is builtin; 0: as many as the budget sees once
     out: str = ""  # the run's folder; empty: runs/PRESET, numbered
     preset: str = "gpt-1m"
     tokenizer: str = ""  # a tokenizer.json; empty: one is trained on data

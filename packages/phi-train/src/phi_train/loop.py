@@ -30,14 +30,15 @@ from phi_optim import AdamW, clip_scale, grad_norm, schedules
 from phi_tokenizer import Tokenizer
 from phi_train.batches import RandomWindows
 from phi_train.config import TrainConfig, default_learning_rate
-from phi_train.documents import END_OF_TEXT, documents
-from phi_train.errors import ConfigError, DataError, Diverged, RunError
+from phi_train.corpus import open_corpus, stories_for
+from phi_train.documents import END_OF_TEXT
+from phi_train.errors import ConfigError, Diverged, RunError
 from phi_train.evaluate import TOKENS_AT_ONCE, Evaluation, evaluate
 from phi_train.interrupt import StopRequest
 from phi_train.ngram import baselines
 from phi_train.progress import Progress, Quiet
 from phi_train.run_folder import MetricsLog, RunFolder, naming
-from phi_train.tokens import TokenStream, encode_documents, split_documents
+from phi_train.tokens import TokenStream, encode_documents
 
 __all__ = ["TrainResult", "train"]
 
@@ -120,16 +121,15 @@ class _Run:
         self, checkpoint: Checkpoint | None
     ) -> tuple[Tokenizer, TokenStream, TokenStream]:
         c = self.config
-        if c.valid:
-            train_documents, valid_documents = list(documents(c.data)), list(documents(c.valid))
-        else:
-            train_documents, valid_documents = split_documents(documents(c.data))
-        if not train_documents:
-            raise DataError(f"{c.data} holds no text: nothing but white space was found")
-        tokenizer = self._tokenizer(train_documents, checkpoint)
-        train = encode_documents(train_documents, tokenizer, what=c.data)
+        budget = c.total_steps(c.model_config(c.vocab_size)) * c.tokens_per_step
+        corpus = open_corpus(c.data, c.valid, n_stories=c.stories or stories_for(budget))
+        tokenizer = self._tokenizer(corpus.train, checkpoint)
+        train = encode_documents(corpus.train, tokenizer, what=c.data)
         valid = encode_documents(
-            valid_documents, tokenizer, what=c.valid or f"the held-out part of {c.data}"
+            corpus.valid,
+            tokenizer,
+            what=c.valid or f"the held-out part of {c.data}",
+            source_nats=corpus.valid_nats,
         )
         self.progress.say(
             f"data: {train.n_documents:,} documents, {train.ids.size:,} tokens to train on "
@@ -290,7 +290,7 @@ class _Run:
     def _evaluate_slice(self) -> None:
         """The start of the validation stream, often; best.phi is the best by this measure."""
         n = min(self.config.eval_tokens, self.valid.ids.size)
-        result = evaluate(self.model, replace(self.valid, ids=self.valid.ids[:n]))
+        result = evaluate(self.model, replace(self.valid, ids=self.valid.ids[:n], source_nats=None))
         if not math.isfinite(result.loss):
             raise Diverged(self._what_diverged(result.loss))
         self.metrics.write(step=self.step, valid_loss=result.loss, valid_tokens=n)
@@ -302,17 +302,22 @@ class _Run:
     def _finish(self) -> TrainResult:
         self._save_checkpoint()
         result = evaluate(self.model, self.valid)
-        self.metrics.write(
-            step=self.step,
-            final_loss=result.loss,
-            bits_per_byte=result.bits_per_byte,
-            valid_tokens=result.tokens,
-        )
         levels = {}
         if self.config.baselines:
             levels = baselines(
                 self.train, self.valid, vocab_size=self.model.config.vocab_size, order=3
             )
+        self.metrics.write(
+            step=self.step,
+            final_loss=result.loss,
+            bits_per_byte=result.bits_per_byte,
+            valid_tokens=result.tokens,
+            text_bytes=result.text_bytes,
+            floor=result.floor,
+            gap=result.gap,
+            gap_error=result.gap_error,
+            baselines=levels,
+        )
         return TrainResult(self.folder, self.step, True, result, levels)
 
     # 5. checkpoints

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,8 @@ class TokenStream:
     end_token: int
     n_documents: int
     text_bytes: int  # of the documents' UTF-8 text, end tokens not counted
+    document_bytes: NDArray[Any] | None = None  # [D] the same for each document
+    source_nats: NDArray[Any] | None = None  # [D] -log p of each, where the source knows it
 
     @property
     def contexts(self) -> NDArray[Any]:
@@ -48,9 +50,15 @@ class TokenStream:
 
 
 def encode_documents(
-    documents: Iterable[str], tokenizer: Tokenizer, *, what: str = "the source"
+    documents: Iterable[str],
+    tokenizer: Tokenizer,
+    *,
+    what: str = "the source",
+    source_nats: Sequence[float] | None = None,
 ) -> TokenStream:
     """The stream of `documents`; `what` names their source in an error.
+
+    source_nats: -log p of each document under the source itself, where that is known.
 
     Raises DataError when there is no document, or when the tokenizer has no end token.
     """
@@ -62,15 +70,15 @@ def encode_documents(
         )
     end = np.array([end_token], tokenizer.dtype)
     pieces: list[NDArray[Any]] = []
-    n_documents = text_bytes = 0
+    sizes: list[int] = []
     for document in documents:
         pieces += [tokenizer.encode_to_numpy(document, disallowed_special=()), end]
-        n_documents += 1
-        text_bytes += len(document.encode())
+        sizes.append(len(document.encode()))
     if not pieces:
         raise DataError(f"{what} holds no text (white space does not count): give more of it")
     ids = np.concatenate(pieces)
-    return TokenStream(ids, end_token, n_documents, text_bytes)
+    nats = None if source_nats is None else np.array(source_nats)
+    return TokenStream(ids, end_token, len(sizes), sum(sizes), np.array(sizes), nats)
 
 
 def is_held_out(document: str, share: float = HELD_OUT_SHARE) -> bool:
