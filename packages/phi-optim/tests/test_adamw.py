@@ -292,3 +292,37 @@ def test_an_array_that_is_no_vector_without_a_copy_is_refused():
 def test_errors_are_of_one_family():
     for error in (HyperparameterError, NotFiniteError, StateError):
         assert issubclass(error, PhiOptimError)
+
+
+@pytest.mark.parametrize("shares", [1, 2, 3, 7])
+def test_shares_together_are_one_step(table, shares):
+    """Workers in any order; also more of them than there is work."""
+    shapes = {"a": (300, 40), "gain": (17,), "b": (3, 5), "bias": (1,)}
+    whole, split = table(shapes, seed=1), table(shapes, seed=1)
+    one, parts = AdamW(whole, **SETTINGS), AdamW(split, **SETTINGS)
+    for step in range(1, 4):
+        gradients = table(shapes, seed=10 + step)
+        one.step(gradients, scale=0.5)
+        for share in reversed(range(shares)):
+            parts.update(
+                gradients, step=step, learning_rate=3e-2, scale=0.5, share=share, shares=shares
+            )
+        parts.steps = step
+    for name in shapes:
+        assert whole[name].tobytes() == split[name].tobytes()
+    for name, array in one.state().items():
+        assert array.tobytes() == parts.state()[name].tobytes()
+
+
+def test_moments_live_where_the_caller_wants(table, shapes):
+    made = []
+
+    def allocate(size, dtype):
+        made.append(np.zeros(size, dtype))
+        return made[-1]
+
+    optimizer = AdamW(table(shapes, seed=1), allocate=allocate)
+    optimizer.step(table(shapes, seed=2))
+    moments = [array for name, array in optimizer.state().items() if name != "steps"]
+    assert len(made) == len(moments)
+    assert all(any(np.shares_memory(array, own) for own in made) for array in moments)
