@@ -10,9 +10,9 @@ from phi_train.stories import NotAStory, StoryGrammar
 
 GRAMMAR = StoryGrammar()
 STORY = (
-    "Once upon a time, there was a little girl named Lily. She had a red ball.\n"
-    "One day, Lily went to the park with her friend Tom. Lily gave the ball to Tom. "
-    "Tom smiled.\n"
+    "Once upon a time, there was a little girl named Lily.\n"
+    "One day, Lily went to the park with her friend Tom. Lily had a red ball. "
+    "Lily gave the ball to Tom. Tom smiled.\n"
     "Then Tom lost the ball. He was very sad, but Lily helped him. They asked a baker, "
     "who had not seen it. Then Lily found the ball under the bed. "
     'Lily gave the ball back to Tom. "Thank you, Lily!" said Tom.\n'
@@ -56,7 +56,9 @@ def test_a_story_written_by_hand():
         ("Lily found the ball", "Sue found the ball"),
         ("Lily gave the ball back to Tom", "Tom gave the ball back to Lily"),
         ("back to Tom", "back to Lily"),
-        ("She had a red ball", "He had a red ball"),
+        ("Lily had a red ball", "Sue had a red ball"),
+        ("Lily had a red ball", "Tom had a red ball"),
+        (" Lily had a red ball.", ""),
         ("with her friend", "with his friend"),
         ("He was very sad", "She was very sad"),
         ("Lily helped him", "Tom helped him"),
@@ -86,7 +88,7 @@ def test_near_misses_are_refused_near_where_they_go_wrong(old, new):
 
 
 def test_the_error_tells_what_was_expected():
-    with pytest.raises(NotAStory, match=r"at character 48, after .* named ', found 'Llily. .*girl"):
+    with pytest.raises(NotAStory, match=r"at character 48, after .* named ', found 'Llily.*girl"):
         GRAMMAR.log_prob(STORY.replace("girl named Lily", "girl named Llily"))
     with pytest.raises(NotAStory, match="the end of the text"):
         GRAMMAR.log_prob("Once upon a time, there was")

@@ -122,7 +122,7 @@ def _classes() -> list[WordClass]:
         WordClass("boy", boys, zipf=2.5, shift=4.0),
         WordClass("child", children, zipf=2.5, shift=8.0),
         WordClass("pet", pets, zipf=2.5, shift=4.0),
-        WordClass("toy", [thing(word) for word in _split(TOYS)], zipf=2.2, shift=4.0),
+        WordClass("toy", [thing(word) for word in _split(TOYS)], zipf=2.2, shift=2.5),
         WordClass("food", foods),
         WordClass("place", places),
         WordClass("rule", [Word(do, past=did) for do, did in RULES.items()]),

@@ -2,7 +2,7 @@
 
 A node is a place in a plot where one of several lines follows. A line is a template with a weight:
 
-    line(3, "{x?owner} gave the {o?held_x} to {y?not_x}.", when="company things",
+    line(3, "{x?owner} gave the {o?held_x} to {y?not_x}.", when="things",
          do="give x y o; event", then="thanks middle")
 
     {a}         what role a stands for          {a.his}     the same in another form

@@ -94,7 +94,7 @@ CONDITIONS: dict[str, Callable[[World], bool]] = {
     "two_owners": lambda w: len(_owners(w)) > 1,
     "x_has_o": lambda w: w.holder[w.roles["o"]] is w.roles["x"],
     "y_has_o": lambda w: w.holder[w.roles["o"]] is w.roles["y"],
-    "x_has_food": lambda w: w.count[w.roles["x"]] > 0,
+    "a_has_food": lambda w: w.count[w.roles["a"]] > 0,
 }
 
 PICKERS: dict[str, Callable[[World], list[Word]]] = {
@@ -105,7 +105,6 @@ PICKERS: dict[str, Callable[[World], list[Word]]] = {
     "held_x": lambda w: w.held_by(w.roles["x"]),
     "held_y": lambda w: w.held_by(w.roles["y"]),
     "not_x": lambda w: _others(w, "x"),
-    "not_y": lambda w: _others(w, "y"),
     "owner_not_x": lambda w: [c for c in _owners(w) if c is not w.roles["x"]],
 }
 

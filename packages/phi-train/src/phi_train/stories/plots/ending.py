@@ -18,15 +18,15 @@ NODES = {
         line(2, "{x} was very {g:glad}.", do="feel x g"),
         line(2, "{x} [smiled*3|laughed|clapped|danced]."),
     ],
-    "thanks_x": [
-        line(2, '{x} said, "Thank you!"'),
-        line(2, "{x} was very {g:glad}.", do="feel x g"),
+    "thanks_a": [
+        line(2, '{a} said, "Thank you!"'),
+        line(2, "{a} was very {g:glad}.", do="feel a g"),
     ],
     "end": [
         line(3, "\nThey were both {:glad}.", when="pair", then="last"),
         line(3, "\nThey were all {:glad}.", when="many", then="last"),
         line(3, "\n{a} and {b} {:game} {:time}.", then="last"),
-        line(2, "\nThey {:game} and {:game} {:time}.", then="last"),
+        line(2, "\nThey {s=game} and {t=game} {:time}.", then="last"),
         line(2, "\nThen they went home and {:game}.", then="last"),
         line(1, "\nThey stayed {p.at} {:time}.", then="last"),
         line(2, "\n{a} was {g:glad} to have a friend like {b}.", do="feel a g", then="last"),
@@ -40,14 +40,14 @@ NODES = {
     "moral": [  # for plots that have one
         line(6, "{end}"),
         line(3, "They learned to {:virtue}.", then="stop"),
-        line(2, "From then on, {x} tried to {:virtue}.", then="stop"),
+        line(2, "From then on, {a} tried to {:virtue}.", then="stop"),
         line(2, "It is [good*2|always good] to {:virtue}.", then="stop"),
     ],
     "happy": [
         line(3, "\nThey were both {:glad}.", when="pair", then="moral"),
         line(3, "\nThey were all {:glad}.", when="many", then="moral"),
         line(2, "\nThen they {:game} {:time}.", then="moral"),
-        line(2, "\n{x} and {y} were friends again.", then="moral"),
+        line(2, "\n{a} and {b} were friends again.", then="moral"),
     ],
     "stop": [line(1, "{end}")],
 }

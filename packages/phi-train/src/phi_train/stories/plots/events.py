@@ -11,7 +11,7 @@ __all__ = ["EVENTS"]
 
 EVENTS = [
     line(
-        3,
+        2,
         "{x?who} found {:look.a} {o=toy} [under*3|behind*2|near*2|next to] the {:furniture}.",
         when="few_things",
         do="get x o; event",
@@ -37,7 +37,7 @@ EVENTS = [
         then="middle",
     ),
     line(
-        0.7,
+        0.5,
         "{c=child} [came*2|wanted] to play with them.",
         when="pair",
         do="enter c; come c; event",

@@ -1,4 +1,4 @@
-"""Making something grow: `x` has a seed, they wait together."""
+"""Making something grow: `a` has a seed, they wait together."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ __all__ = ["NODES", "OPENINGS"]
 OPENINGS = [
     line(
         4,
-        "\n{x?who} found {:look.a} seed and put it in the ground.",
+        "\n{a} found {:look.a} seed and put it in the ground.",
         then="garden_water garden_grown end",
     ),
     line(
         2,
-        "\nA {:job} gave {:look.a} seed to {x?who}, and {x.he} planted it.",
+        "\nA {:job} gave {:look.a} seed to {a}, and {a.he} planted it.",
         then="garden_wait garden_grown end",
     ),
 ]
 
 NODES = {
     "garden_water": [
-        line(3, "Every day, {x} gave it water."),
-        line(2, "{y?not_x} helped {x.him} to water it."),
-        line(1, "{x} gave it water with {:tool.a}."),
+        line(3, "Every day, {a} gave it water."),
+        line(2, "{b} helped {a.him} to water it."),
+        line(1, "{a} gave it water with {:tool.a}."),
     ],
     "garden_wait": [
         line(3, "They waited and waited."),
-        line(2, '"When will it grow?" asked {y?who}.'),
+        line(2, '"When will it grow?" asked {b}.'),
         line(1, "The days were {:weather} and {:weather}."),
     ],
     "garden_grown": [

@@ -1,4 +1,4 @@
-"""A surprise: it is the birthday of `y`, and `x` has a present `q`."""
+"""A surprise: it is the birthday of `b`, and `a` has a present `q`."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ __all__ = ["NODES", "OPENINGS"]
 OPENINGS = [
     line(
         4,
-        "\nIt was {y?who}'s birthday, and {x?not_y} [made*2|had|bought] {:look.a} {q=toy}.",
-        do="get x q",
+        "\nIt was {b}'s birthday, and {a} [made*2|had|bought] {:look.a} {q=toy}.",
+        do="get a q",
         then="gift_give thanks_q end",
     ),
     line(
         3,
-        "\n{x?who} [made*2|bought] {:look.a} {q=toy} for {y?not_x}.",
-        do="get x q",
+        "\n{a} [made*2|bought] {:look.a} {q=toy} for {b}.",
+        do="get a q",
         then="gift_hide gift_give end",
     ),
 ]
 
 NODES = {
     "gift_hide": [
-        line(3, "{x} hid the {q} [under*2|behind] the {:furniture}."),
-        line(2, "{x} put the {q} in {:look.a} box."),
-        line(1, "{x} could not wait."),
+        line(3, "{a} hid the {q} [under*2|behind] the {:furniture}."),
+        line(2, "{a} put the {q} in {:look.a} box."),
+        line(1, "{a} could not wait."),
     ],
     "gift_give": [
-        line(3, '"Surprise!" [said*2|shouted] {x}, and gave the {q} to {y}.', do="give x y q"),
-        line(2, '"The {q} is for you," said {x}, and {y} took it.', do="give x y q"),
+        line(3, '"Surprise!" [said*2|shouted] {a}, and gave the {q} to {b}.', do="give a b q"),
+        line(2, '"The {q} is for you," said {a}, and {b} took it.', do="give a b q"),
         line(
-            1, '{y} opened {y.his} eyes and saw the {q}. "It is yours," said {x}.', do="give x y q"
+            1, '{b} opened {b.his} eyes and saw the {q}. "It is yours," said {a}.', do="give a b q"
         ),
     ],
     "thanks_q": [
-        line(3, '"Thank you, {x}!" said {y}. "I love my {q}."'),
-        line(2, "{y} was so {g:glad}.", do="feel y g"),
-        line(2, "{y} [hugged*3|thanked] {x}."),
+        line(3, '"Thank you, {a}!" said {b}. "I love my {q}."'),
+        line(2, "{b} was so {g:glad}.", do="feel b g"),
+        line(2, "{b} [hugged*3|thanked] {a}."),
     ],
 }

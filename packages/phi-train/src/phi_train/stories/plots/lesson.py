@@ -1,4 +1,4 @@
-"""Learning a lesson: `x` is told not to do something, does it, and is sorry."""
+"""Learning a lesson: `a` is told not to do something, does it, and is sorry."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ PLOT = "lesson_deed lesson_hurt lesson_care moral"
 TOLD = "lesson_deed lesson_hurt lesson_learned moral"
 
 OPENINGS = [
-    line(4, '\n"Do not {d:rule}, {x?who}," said {y?not_x}.', then=TOLD),
-    line(2, "\n{x?who} wanted to {d:rule}, but {y?not_x} said no.", then=PLOT),
+    line(4, '\n"Do not {d:rule}, {a}," said {b}.', then=TOLD),
+    line(2, "\n{a} wanted to {d:rule}, but {b} said no.", then=PLOT),
 ]
 
 NODES = {
     "lesson_deed": [
-        line(3, "But {x} did not listen and {d.past}."),
-        line(2, "But {x} {d.past}."),
-        line(1, '"I am not afraid," said {x}, and {d.past}.'),
+        line(3, "But {a} did not listen."),
+        line(2, "But {a} {d.past}."),
+        line(1, '"I am not afraid," said {a}, and {d.past}.'),
     ],
     "lesson_hurt": [
-        line(4, "{x.He} fell and hurt {x.his} {:body}."),
-        line(2, "{x.He} got {g:sad}.", do="feel x g"),
-        line(2, '"Ouch!" cried {x}. "My {:body}!"'),
+        line(4, "{a.He} fell and hurt {a.his} {:body}."),
+        line(2, "{a.He} got {g:sad}.", do="feel a g"),
+        line(2, '"Ouch!" cried {a}. "My {:body}!"'),
     ],
     "lesson_care": [
-        line(3, "{y} [ran*2|came] to help {x.him}."),
-        line(2, "{y} hugged {x.him}."),
-        line(2, "{y} got {:job.a}, who helped {x}."),
+        line(3, "{b} [ran*2|came] to help {a.him}."),
+        line(2, "{b} hugged {a.him}."),
+        line(2, "{b} got {:job.a}, who helped {a}."),
     ],
     "lesson_learned": [
-        line(3, '"I am sorry," said {x}. "I will listen next time."'),
-        line(2, "{x} said that {x.he} was sorry."),
-        line(2, "Now {x} knew that {x.he} should {:virtue}."),
+        line(3, '"I am sorry," said {a}. "I will listen next time."'),
+        line(2, "{a} said that {a.he} was sorry."),
+        line(2, "Now {a} knew that {a.he} should {:virtue}."),
     ],
 }
