@@ -57,14 +57,15 @@ def rotate_op(inputs: Inputs) -> tuple[Array, Callable[[Array], Inputs]]:
     """Queries and keys [2, H, 2, D/2, B, T]; the way back carries the ln(2) of attention's exp2."""
     qk = inputs["qk"]
     _, n_head, _, half, n_batch, n_positions = qk.shape
-    tables = RopeTables(n_positions, 2 * half, 10_000.0, dtype=qk.dtype)
-    scratch = tuple(np.full((2, n_head, half, n_batch, n_positions), np.nan) for _ in range(2))
+    flat = (2, n_head, 2, half, n_batch * n_positions)
+    tables = RopeTables(n_batch, n_positions, 2 * half, 10_000.0, dtype=qk.dtype)
+    scratch = tuple(np.full((2, n_head, half, flat[-1]), np.nan) for _ in range(2))
     y = qk.copy()
-    rotate(y, tables.cos, tables.sin, scratch=scratch)
+    rotate(y.reshape(flat), tables.cos, tables.sin, scratch=scratch)
 
     def backward(dy: Array) -> Inputs:
         dqk = dy.copy()
-        rotate(dqk, tables.back_cos, tables.back_sin, scratch=scratch)
+        rotate(dqk.reshape(flat), tables.back_cos, tables.back_sin, scratch=scratch)
         return {"qk": dqk / LN2}
 
     return y, backward
@@ -101,12 +102,12 @@ def attention_op(inputs: Inputs) -> tuple[Array, Callable[[Array], Inputs]]:
 
 def swiglu_op(inputs: Inputs) -> tuple[Array, Callable[[Array], Inputs]]:
     gate, up = inputs["gate"], inputs["up"]
-    y = np.full_like(gate, np.nan)
-    swiglu(gate, up, y=y)
+    slope, silu, y = gate.copy(), np.full_like(gate, np.nan), np.full_like(gate, np.nan)
+    swiglu(slope, up, silu=silu, y=y)
 
     def backward(dy: Array) -> Inputs:
-        again, dgate, dup = (np.full_like(gate, np.nan) for _ in range(3))
-        swiglu_backward(dy.copy(), gate, up, y=again, dgate=dgate, dup=dup)
+        again, dgate, dup = np.full_like(gate, np.nan), slope.copy(), up.copy()
+        swiglu_backward(dy, dgate, dup, silu=silu, y=again)
         np.testing.assert_allclose(again, y, rtol=1e-14)  # "writes y anew"
         return {"gate": dgate, "up": dup}
 

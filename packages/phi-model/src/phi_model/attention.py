@@ -10,12 +10,13 @@ Derived in docs/gradients.md, section 5.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["BLOCK", "attention", "attention_backward", "blocks"]
+__all__ = ["BLOCK", "attention", "attention_backward", "blocks", "triangle"]
 
 Array = NDArray[Any]
 
@@ -37,15 +38,16 @@ def attention(
     q, k, v are [B, H, D, T], scores q.k already in units of log2 (see RopeTables);
     weights[j] is [B, H, end, end - first] of block j; inverse_sum is [B, H, 1, T].
     """
+    ones = np.ones((1, q.shape[-1]), q.dtype)
     for (first, end), w in zip(blocks(q.shape[-1]), weights, strict=True):
         total = inverse_sum[..., first:end]
         with np.errstate(over="ignore", invalid="ignore"):
             _block_weights(q[..., first:end], k[..., :end], first, w)
-            np.add.reduce(w, axis=-2, out=total, keepdims=True)
+            np.matmul(ones[:, :end], w, out=total)
             within = SUM_RANGE[0] < total.min() and total.max() < SUM_RANGE[1]
         if not within:  # also when a NaN is among them
             _block_weights_safe(q[..., first:end], k[..., :end], first, w)
-            np.add.reduce(w, axis=-2, out=total, keepdims=True)
+            np.matmul(ones[:, :end], w, out=total)
         np.matmul(v[..., :end], w, out=out[..., first:end])
     np.reciprocal(inverse_sum, out=inverse_sum)
     out *= inverse_sum
@@ -54,21 +56,22 @@ def attention(
 def _block_weights(q: Array, k: Array, first: int, w: Array) -> None:
     np.matmul(k.swapaxes(-1, -2), q, out=w)
     np.exp2(w, out=w)
-    w[..., first:, :] *= _visible(w.shape[-1]).astype(w.dtype)
+    diagonal = w[..., first:, :]
+    diagonal *= triangle(w.shape[-1], w.dtype)
 
 
 def _block_weights_safe(q: Array, k: Array, first: int, w: Array) -> None:
     """The same up to a factor for each query, which the division by the sum removes."""
     np.matmul(k.swapaxes(-1, -2), q, out=w)
-    np.copyto(w[..., first:, :], -np.inf, where=~_visible(w.shape[-1]))
+    np.copyto(w[..., first:, :], -np.inf, where=triangle(w.shape[-1], w.dtype) == 0)
     w -= w.max(axis=-2, keepdims=True)
     np.exp2(w, out=w)
 
 
-def _visible(n: int) -> Array:
-    """True where the key (row) is not later than the query (column)."""
-    visible: Array = np.arange(n)[:, None] <= np.arange(n)
-    return visible
+@cache
+def triangle(n: int, dtype: DTypeLike) -> Array:
+    """1 where the key (row) is not later than the query (column), else 0; [n, n]."""
+    return np.triu(np.ones((n, n), dtype))
 
 
 def attention_backward(

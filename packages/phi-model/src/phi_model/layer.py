@@ -107,7 +107,7 @@ def mlp_sublayer(ws: Workspace, kept: LayerActivations, p: Table, i: int, *, x_o
         rrms=kept.mlp_rrms,
     )
     np.matmul(p[f"layers.{i}.mlp.gate_up"], kept.mlp_h, out=kept.gate_up)
-    swiglu(kept.gate_up[:f], kept.gate_up[f:], y=ws.hidden)
+    swiglu(kept.gate_up[:f], kept.gate_up[f:], silu=kept.silu, y=ws.hidden)
     np.matmul(p[f"layers.{i}.mlp.down"], ws.hidden, out=ws.scratch)
     np.add(kept.x_mid, ws.scratch, out=x_out)
 
@@ -118,17 +118,12 @@ def mlp_sublayer_backward(
     """ws.dx arrives as the gradient of x_out and leaves as the gradient of x_mid."""
     f = ws.config.n_hidden
     np.matmul(p[f"layers.{i}.mlp.down"].T, ws.dx, out=ws.dhidden)
-    swiglu_backward(
-        ws.dhidden,
-        kept.gate_up[:f],
-        kept.gate_up[f:],
-        y=ws.hidden,
-        dgate=ws.dgate_up[:f],
-        dup=ws.dgate_up[f:],
-    )
+    slope, up = kept.gate_up[:f], kept.gate_up[f:]
+    swiglu_backward(ws.dhidden, slope, up, silu=kept.silu, y=ws.hidden)
+    dgate_up = kept.gate_up
     np.matmul(ws.dx, ws.hidden.T, out=g[f"layers.{i}.mlp.down"])
-    np.matmul(ws.dgate_up, kept.mlp_h.T, out=g[f"layers.{i}.mlp.gate_up"])
-    np.matmul(p[f"layers.{i}.mlp.gate_up"].T, ws.dgate_up, out=ws.dh)
+    np.matmul(dgate_up, kept.mlp_h.T, out=g[f"layers.{i}.mlp.gate_up"])
+    np.matmul(p[f"layers.{i}.mlp.gate_up"].T, dgate_up, out=ws.dh)
     rmsnorm_backward(
         ws.dh,
         kept.x_mid,

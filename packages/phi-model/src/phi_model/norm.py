@@ -20,8 +20,7 @@ Array = NDArray[Any]
 def rmsnorm(x: Array, gain: Array, eps: float, *, y: Array, rrms: Array) -> None:
     """Writes y [C, N] and rrms [N] for x [C, N] and gain [C]."""
     np.multiply(x, x, out=y)
-    np.add.reduce(y, axis=0, out=rrms)
-    rrms /= x.shape[0]
+    np.dot(np.full(x.shape[0], 1 / x.shape[0], x.dtype), y, out=rrms)  # the mean over channels
     rrms += eps
     np.sqrt(rrms, out=rrms)
     np.reciprocal(rrms, out=rrms)
@@ -38,8 +37,8 @@ def rmsnorm_backward(
     dx   += rrms * gain * dy - x * rrms^3 / C * (sum over channels of gain * dy * x)
     """
     np.multiply(dy, x, out=scratch)
-    np.matmul(scratch, rrms, out=dgain)
-    projection = gain @ scratch
+    np.dot(scratch, rrms, out=dgain)
+    projection = np.dot(gain, scratch)
     projection *= rrms
     projection *= rrms
     projection /= -x.shape[0]

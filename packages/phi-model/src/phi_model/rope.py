@@ -32,8 +32,10 @@ class RopeTables:
     back through the same rotation (for queries it cancels log2(e)).
     """
 
-    def __init__(self, n_positions: int, head_size: int, base: float, *, dtype: DTypeLike) -> None:
-        angles = rope_angles(n_positions, head_size, base)
+    def __init__(
+        self, batch: int, n_positions: int, head_size: int, base: float, *, dtype: DTypeLike
+    ) -> None:
+        angles = np.tile(rope_angles(n_positions, head_size, base), batch)
         scale = head_size**-0.5
         forward = np.array([scale / np.log(2.0), 1.0])
         backward = np.array([scale, np.log(2.0)])
@@ -42,17 +44,17 @@ class RopeTables:
 
     @staticmethod
     def _tables(angles: Array, factors: Array, dtype: DTypeLike) -> tuple[Array, Array]:
-        """[2 (query, key), 1 (head), D/2, 1 (batch), T] each."""
-        shaped = factors[:, None, None, None, None]
-        cos = shaped * np.cos(angles)[None, None, :, None, :]
-        sin = shaped * np.sin(angles)[None, None, :, None, :]
+        """[2 (query, key), 1 (head), D/2, N] each: repeated for every row of the batch."""
+        shaped = factors[:, None, None, None]
+        cos = shaped * np.cos(angles)
+        sin = shaped * np.sin(angles)
         return cos.astype(dtype), sin.astype(dtype)
 
 
 def rotate(qk: Array, cos: Array, sin: Array, *, scratch: tuple[Array, Array]) -> None:
     """Turns queries and keys in place.
 
-    qk is [2 (query, key), H, 2 (half), D/2, B, T]; two scratch arrays hold half of it each.
+    qk is [2 (query, key), H, 2 (half), D/2, N]; two scratch arrays hold half of it each.
     With tables of the negative angle this is its own backward pass.
     """
     first, second = qk[:, :, 0], qk[:, :, 1]

@@ -1,8 +1,10 @@
 """SwiGLU (Shazeer 2020, arXiv:2002.05202), gate and up fused in one matrix, feature-major.
 
-    y = silu(gate) * up,    silu(g) = g * sigmoid(g),    sigmoid(g) = (1 + tanh(g / 2)) / 2
+    y = silu(gate) * up,    silu(g) = g * s,    s = sigmoid(g) = (1 + tanh(g / 2)) / 2
 
-Works in blocks of channels that stay in cache. Derived in docs/gradients.md, section 6.
+Forward leaves behind what backward multiplies with, silu and its slope, so that backward needs no
+exponential. Works in blocks of channels that stay in cache. Derived in docs/gradients.md,
+section 6.
 """
 
 from __future__ import annotations
@@ -24,38 +26,32 @@ def _rows(n_hidden: int, n_tokens: int) -> list[slice]:
     return [slice(row, row + step) for row in range(0, n_hidden, step)]
 
 
-def swiglu(gate: Array, up: Array, *, y: Array) -> None:
-    """Writes y [F, N] for gate and up [F, N]."""
-    for rows in _rows(*gate.shape):
-        g, out = gate[rows], y[rows]
-        _sigmoid(g, out)
-        out *= g
-        out *= up[rows]
+def swiglu(gate: Array, up: Array, *, silu: Array, y: Array) -> None:
+    """Writes silu and y [F, N] for gate and up [F, N]; gate becomes the slope of silu.
 
-
-def _sigmoid(g: Array, out: Array) -> None:
-    np.multiply(g, 0.5, out=out)
-    np.tanh(out, out=out)
-    out += 1
-    out *= 0.5
-
-
-def swiglu_backward(
-    dy: Array, gate: Array, up: Array, *, y: Array, dgate: Array, dup: Array
-) -> None:
-    """Writes dgate and dup [F, N], and y [F, N] anew; dy [F, N] is used up.
-
-    dup   = dy * silu(gate)
-    dgate = dy * up * (s + silu(gate) * (1 - s)),    s = sigmoid(gate)
+    slope = d silu / d gate = s + silu * (1 - s)
     """
     for rows in _rows(*gate.shape):
-        s, silu, slope = y[rows], dup[rows], dgate[rows]
-        _sigmoid(gate[rows], s)
-        np.multiply(gate[rows], s, out=silu)
-        np.subtract(1, s, out=slope)
-        slope *= silu
+        g, si, s = gate[rows], silu[rows], y[rows]
+        np.multiply(g, 0.5, out=s)
+        np.tanh(s, out=s)
+        s += 1
+        s *= 0.5
+        np.multiply(g, s, out=si)
+        slope = np.subtract(1, s, out=g)
+        slope *= si
         slope += s
-        slope *= up[rows]
-        slope *= dy[rows]
-        np.multiply(silu, up[rows], out=s)
-        silu *= dy[rows]
+        np.multiply(si, up[rows], out=s)
+
+
+def swiglu_backward(dy: Array, slope: Array, up: Array, *, silu: Array, y: Array) -> None:
+    """Turns slope into dgate and up into dup, in place, and writes y [F, N] anew.
+
+    dgate = dy * up * slope,    dup = dy * silu
+    """
+    for rows in _rows(*slope.shape):
+        d, u, dgate = dy[rows], up[rows], slope[rows]
+        np.multiply(silu[rows], u, out=y[rows])
+        dgate *= u
+        dgate *= d
+        np.multiply(silu[rows], d, out=u)

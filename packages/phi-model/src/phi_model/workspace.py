@@ -35,7 +35,8 @@ class LayerActivations:
     x_mid: Array  # [C, N] after attention
     mlp_h: Array  # [C, N] normalised x_mid
     mlp_rrms: Array  # [N]
-    gate_up: Array  # [2F, N]
+    gate_up: Array  # [2F, N] silu's slope and up; their gradients in the end
+    silu: Array  # [F, N] of the gate
 
 
 class Workspace:
@@ -59,7 +60,7 @@ class Workspace:
                 setattr(self, name, self._arena[name])
         if keep:
             self.dscores = [self._arena[f"dscores.{j}"] for j in range(len(self._spans))]
-        self.rope = RopeTables(length, config.head_size, config.rope_base, dtype=dtype)
+        self.rope = RopeTables(batch, length, config.head_size, config.rope_base, dtype=dtype)
 
     x_final: Array  # [C, N] the last layer's output
     h_final: Array  # [C, N] normalised
@@ -73,7 +74,6 @@ class Workspace:
     dx: Array  # [C, N] the gradient that travels down the residual stream
     dh: Array  # [C, N]
     dqkv: Array  # [3C, N]
-    dgate_up: Array  # [2F, N]
     dhidden: Array  # [F, N]
 
     @property
@@ -91,6 +91,7 @@ class Workspace:
         )
         shapes |= {"attention_rrms": (n,), "mlp_rrms": (n,)}
         shapes |= {"qkv": (3 * c.n_embd, n), "gate_up": (2 * c.n_hidden, n)}
+        shapes["silu"] = (c.n_hidden, n)
         shapes["inverse_sum"] = (self.batch, c.n_head, 1, self.length)
         return shapes | {f"weights.{j}": s for j, s in enumerate(self._weight_shapes())}
 
@@ -108,7 +109,7 @@ class Workspace:
         }
         if self.keep:
             shapes |= {"dx": (c.n_embd, n), "dh": (c.n_embd, n), "dqkv": (3 * c.n_embd, n)}
-            shapes |= {"dgate_up": (2 * c.n_hidden, n), "dhidden": (c.n_hidden, n)}
+            shapes["dhidden"] = (c.n_hidden, n)
             shapes |= {f"dscores.{j}": s for j, s in enumerate(self._weight_shapes())}
         return shapes
 
@@ -123,15 +124,15 @@ class Workspace:
         return rows.reshape(c.n_head, c.head_size, self.batch, self.length).transpose(2, 0, 1, 3)
 
     def planes(self, rows: Array) -> Array:
-        """[2C, N], queries then keys, seen as RoPE's [2, H, 2 (half), D/2, B, T]."""
+        """[2C, N], queries then keys, seen as RoPE's [2, H, 2 (half), D/2, N]."""
         c = self.config
         half = c.head_size // 2
-        return rows.reshape(2, c.n_head, 2, half, self.batch, self.length)
+        return rows.reshape(2, c.n_head, 2, half, self.tokens)
 
     def plane_scratch(self) -> tuple[Array, Array]:
         """Two buffers, each half of `planes`."""
         c = self.config
-        shape = (2, c.n_head, c.head_size // 2, self.batch, self.length)
+        shape = (2, c.n_head, c.head_size // 2, self.tokens)
         first, second = self.rope_scratch
         return first.reshape(shape), second.reshape(shape)
 
