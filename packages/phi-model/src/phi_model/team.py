@@ -16,6 +16,7 @@ gain less than workers do, and wait for each other when another program takes a 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import struct
@@ -26,7 +27,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn, Protocol
 
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import LibController, ThreadpoolController
 
 from phi_model.errors import ConfigError, WorkerError
 
@@ -242,14 +243,21 @@ def _read_exactly(end: int, size: int) -> bytes:
     return data
 
 
-_controller: ThreadpoolController | None = None
+@functools.cache
+def _blas_libraries() -> list[LibController]:
+    """The BLAS libraries in this process; looking for them takes milliseconds, so only once."""
+    return [lib for lib in ThreadpoolController().lib_controllers if lib.user_api == "blas"]
 
 
 @contextlib.contextmanager
 def _one_blas_thread() -> Iterator[None]:
-    """BLAS on one thread inside, as it was outside; found once, as looking takes milliseconds."""
-    global _controller  # noqa: PLW0603 (a cache)
-    if _controller is None:
-        _controller = ThreadpoolController()
-    with _controller.limit(limits=1, user_api="blas"):
+    """BLAS on one thread inside, as it was outside."""
+    libraries = _blas_libraries()
+    before = [lib.num_threads for lib in libraries]
+    try:
+        for lib in libraries:
+            lib.set_num_threads(1)
         yield
+    finally:
+        for lib, threads in zip(libraries, before, strict=True):
+            lib.set_num_threads(threads)
