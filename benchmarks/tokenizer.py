@@ -129,7 +129,8 @@ def encode_section(report: Report, texts: dict[str, list[str]], repeats: int) ->
     report.say(
         "The vocabulary comes from one half of the documents; the other half is encoded. Cold: "
         "nothing was encoded before. Primed: the first half was. Warm: these very documents "
-        "were. Cold and primed are documents not seen before. tokenizers and sentencepiece: one run."
+        "were. Cold and primed are documents not seen before. One run of tokenizers and "
+        "sentencepiece."
     )
     report.say()
     report.say(
