@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from phi_model.files import atomic_write
 from phi_train import RunError
 from phi_train.run_folder import MetricsLog, RunFolder, naming
 
@@ -97,13 +99,34 @@ def test_half_a_line_of_a_crash_is_dropped(tmp_path, tail):
 
 def test_an_error_names_the_file_not_a_temporary_one(tmp_path):
     target = tmp_path / "last.phi"
+    with pytest.raises(OSError, match="full") as caught, naming(target):
+        raise OSError(errno.ENOSPC, "full")
+    assert caught.value.filename == str(target)
     for name in (None, str(tmp_path / ".last.phi.abc~")):
-        with pytest.raises(OSError, match="full") as caught, naming(target):
+        with pytest.raises(OSError, match="full") as caught, atomic_write(target):
             raise OSError(errno.ENOSPC, "full", name)
         assert caught.value.filename == str(target)
+    with pytest.raises(FileNotFoundError) as caught, atomic_write(tmp_path / "no" / "a.phi"):
+        pass
+    assert caught.value.filename == str(tmp_path / "no" / "a.phi")
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(OSError, match="full") as caught, naming(target):
         raise OSError(errno.ENOENT, "full", "other.txt")
     assert caught.value.filename == "other.txt"
+
+
+def test_last_is_a_second_name_or_a_copy(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    for step, linked in ((1, True), (2, False)):
+        if not linked:
+            monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links")))
+        checkpoint = folder.checkpoint(step)
+        checkpoint.write_bytes(bytes([step]) * 10)
+        folder.publish_last(checkpoint)
+        assert folder.last.read_bytes() == checkpoint.read_bytes()
+        assert folder.last.samefile(checkpoint) is linked
+    assert sorted(p.name for p in folder.path.iterdir()) == ["checkpoints", "last.phi"]
 
 
 def test_a_folder_with_a_run_is_refused(tmp_path):

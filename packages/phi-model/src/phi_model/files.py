@@ -16,21 +16,27 @@ __all__ = ["atomic_write"]
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file to write bytes to; it takes the name `path` only once it is whole and on disk.
 
-    Raises OSError when that fails (full disk, no such folder); what stood at `path` before is
-    then untouched and the unfinished file is gone.
+    Raises OSError, naming `path`, when that fails (full disk, no such folder); what stood at
+    `path` before is then untouched and the unfinished file is gone.
     """
     target = Path(os.path.realpath(path))  # through a link: what it points to is replaced
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix="~")
+    temporary = None
     try:
+        handle, temporary = tempfile.mkstemp(
+            dir=target.parent, prefix=f".{target.name}.", suffix="~"
+        )
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, _mode(target))
         os.replace(temporary, target)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
+    except BaseException as error:
+        if temporary is not None:
+            with suppress(OSError):
+                os.unlink(temporary)
+        if isinstance(error, OSError) and str(error.filename or "~").endswith("~"):
+            error.filename, error.filename2 = str(path), None
         raise
     _sync_folder(target.parent)
 

@@ -98,6 +98,11 @@ class TrainConfig:
             raise ConfigError(f"schedule is {self.schedule!r}; there are {', '.join(SCHEDULES)}")
         if self.workers != "auto" and (not self.workers.isdecimal() or int(self.workers) < 1):
             raise ConfigError(f"workers is {self.workers!r}; it must be 'auto', or 1 or more")
+        if self.workers != "auto" and int(self.workers) > self.batch_size:
+            raise ConfigError(
+                f"workers is {self.workers}, but a batch has only {self.batch_size} rows to share: "
+                "raise batch_size, or lower workers"
+            )
 
     def _check_numbers(self) -> None:
         for name in FINITE:

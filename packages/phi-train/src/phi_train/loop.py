@@ -30,14 +30,14 @@ from phi_optim import AdamW, clip_scale, grad_norm, schedules
 from phi_tokenizer import Tokenizer
 from phi_train.batches import RandomWindows
 from phi_train.config import TrainConfig, default_learning_rate
-from phi_train.corpus import open_corpus, stories_for
+from phi_train.corpus import BUILTIN, open_corpus, stories_for
 from phi_train.documents import END_OF_TEXT
 from phi_train.errors import ConfigError, Diverged, RunError
 from phi_train.evaluate import TOKENS_AT_ONCE, Evaluation, evaluate
 from phi_train.interrupt import StopRequest
 from phi_train.ngram import baselines
 from phi_train.progress import Progress, Quiet
-from phi_train.run_folder import MetricsLog, RunFolder, naming
+from phi_train.run_folder import MetricsLog, RunFolder
 from phi_train.tokens import TokenStream, encode_documents
 
 __all__ = ["TrainResult", "train"]
@@ -78,6 +78,9 @@ class _Run:
     def __init__(self, config: TrainConfig, progress: Progress, *, resume: bool) -> None:
         self.progress = progress
         self.folder, checkpoint = _open_folder(config, resume=resume)
+        if config.data == BUILTIN and not config.stories:
+            budget = config.total_steps(config.model_config(config.vocab_size))
+            config = replace(config, stories=stories_for(budget * config.tokens_per_step))
         self.config = config = replace(config, out=str(self.folder.path))
         config.model_config(config.vocab_size)  # a mistake is told before a tokenizer is learnt
         self.tokenizer, self.train, self.valid = self._prepare_data(checkpoint)
@@ -121,8 +124,7 @@ class _Run:
         self, checkpoint: Checkpoint | None
     ) -> tuple[Tokenizer, TokenStream, TokenStream]:
         c = self.config
-        budget = c.total_steps(c.model_config(c.vocab_size)) * c.tokens_per_step
-        corpus = open_corpus(c.data, c.valid, n_stories=c.stories or stories_for(budget))
+        corpus = open_corpus(c.data, c.valid, n_stories=c.stories)
         tokenizer = self._tokenizer(corpus.train, checkpoint)
         train = encode_documents(corpus.train, tokenizer, what=c.data)
         valid = encode_documents(
@@ -152,6 +154,11 @@ class _Run:
 
     def _build_model(self, checkpoint: Checkpoint | None) -> GPT:
         if checkpoint:
+            if checkpoint.config != self.config.model_config(checkpoint.config.vocab_size):
+                raise RunError(
+                    f"{checkpoint.path} is another model than these settings describe: a resumed "
+                    "run keeps its model (preset, seq_len, [model]); leave them out, or start anew"
+                )
             return checkpoint.build()
         model = build_model(self.config.model_config(self.tokenizer.n_vocab), seed=self.config.seed)
         shape = model.config
@@ -330,7 +337,7 @@ class _Run:
         """last.phi and a numbered copy, either complete, with all that resuming needs."""
         self._must_be_good()
         self._save(self.folder.checkpoint(self.step), state=True)
-        self._save(self.folder.last, state=True)
+        self.folder.publish_last(self.folder.checkpoint(self.step))
         self.folder.drop_checkpoints(keep=KEEP)
 
     def _must_be_good(self) -> None:
@@ -345,19 +352,18 @@ class _Run:
 
     def _save(self, path: Path, *, state: bool) -> None:
         tensors = {OPTIMIZER + k: v for k, v in self.optimizer.state().items()} if state else {}
-        with naming(path):
-            save_checkpoint(
-                path,
-                self.model,
-                step=self.step,
-                tokenizer=self.tokenizer_bytes,
-                metadata={
-                    "best_loss": self.best_loss,
-                    "data_checksum": self.train.checksum,
-                    "workers": self.model.workers,
-                },
-                tensors=tensors,
-            )
+        save_checkpoint(
+            path,
+            self.model,
+            step=self.step,
+            tokenizer=self.tokenizer_bytes,
+            metadata={
+                "best_loss": self.best_loss,
+                "data_checksum": self.train.checksum,
+                "workers": self.model.workers,
+            },
+            tensors=tensors,
+        )
 
 
 KEEP = 3  # numbered checkpoints

@@ -20,12 +20,12 @@ __all__ = ["MetricsLog", "RunFolder", "naming"]
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """An OSError that passes through names `path`, not nothing and not a temporary file."""
+    """An OSError that passes through names `path`, if it names nothing."""
     try:
         yield
     except OSError as error:
-        if error.filename is None or str(error.filename).endswith("~"):
-            error.filename, error.filename2 = str(path), None
+        if error.filename is None:
+            error.filename = str(path)
         raise
 
 
@@ -72,8 +72,18 @@ class RunFolder:
 
     def write(self, path: Path, content: bytes) -> None:
         """Writes one of the folder's files, whole or not at all."""
-        with naming(path), atomic_write(path) as file:
+        with atomic_write(path) as file:
             file.write(content)
+
+    def publish_last(self, checkpoint: Path) -> None:
+        """Gives a numbered checkpoint the name last.phi as well: a second name, or a copy."""
+        other_name = self.last.with_name(f".{self.last.name}~")
+        try:
+            other_name.unlink(missing_ok=True)
+            os.link(checkpoint, other_name)
+            os.replace(other_name, self.last)
+        except OSError:  # a file system without hard links
+            self.write(self.last, checkpoint.read_bytes())
 
     def drop_checkpoints(self, *, keep: int) -> None:
         """Removes numbered checkpoints, all but the last `keep`."""
