@@ -19,12 +19,13 @@ from phi_tokenizer.pieces import CUT, END, chunks, find_pieces
 
 __all__ = ["BulkEncoder", "spread"]
 
-CHUNK_BYTES = 1 << 17
-"""The working arrays of a chunk, some 30 bytes for each of its bytes, should fit the caches."""
+CHUNK_BYTES = 1 << 19
+"""Enough to merge many new pieces together, little enough for the caches: the working arrays
+of a chunk take some 30 bytes for each of its bytes."""
 MAX_PIECES = 1 << 17
 MAX_POOL = 1 << 22
 """The cache is emptied at this many pieces or ids: about 40 MB."""
-FEW = 24
+FEW = 128
 """So many new pieces in a chunk are merged faster one by one than together."""
 
 

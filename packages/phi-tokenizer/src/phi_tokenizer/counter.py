@@ -17,7 +17,7 @@ from phi_tokenizer.splitter import Splitter
 
 __all__ = ["count_pieces"]
 
-CHUNK_BYTES = 1 << 17
+CHUNK_BYTES = 1 << 18
 
 
 def count_pieces(

@@ -6,6 +6,7 @@ covers that: numpy assigns in the order of the indices. What long tokens have be
 is put in afterwards.
 """
 
+from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -66,7 +67,8 @@ class Decoder:
             if len(ids) < _FEW:
                 return b"".join(map(self.token, ids))
             try:
-                ids = np.fromiter(ids, np.int64, len(ids))
+                # Twice as fast as np.fromiter; refuses negative numbers.
+                ids = np.frombuffer(array("I", ids), np.uintc)
             except (OverflowError, TypeError, ValueError):
                 return b"".join(map(self.token, ids))  # names the one that is wrong
         if ids.ndim != 1 or ids.dtype.kind not in "iu":
