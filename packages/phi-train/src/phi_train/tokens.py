@@ -68,15 +68,16 @@ def encode_documents(
             f"the tokenizer has no {END_OF_TEXT} token, which ends each document: "
             f"train one with --special '{END_OF_TEXT}'"
         )
-    end = np.array([end_token], tokenizer.dtype)
-    pieces: list[NDArray[Any]] = []
     sizes: list[int] = []
-    for document in documents:
-        pieces += [tokenizer.encode_to_numpy(document, disallowed_special=()), end]
-        sizes.append(len(document.encode()))
-    if not pieces:
+
+    def measured() -> Iterator[str]:
+        for document in documents:
+            sizes.append(len(document.encode()))
+            yield document
+
+    ids, _ = tokenizer.encode_batch_to_numpy(measured(), disallowed_special=(), append=end_token)
+    if not sizes:
         raise DataError(f"{what} holds no text (white space does not count): give more of it")
-    ids = np.concatenate(pieces)
     nats = None if source_nats is None else np.array(source_nats)
     return TokenStream(ids, end_token, len(sizes), sum(sizes), np.array(sizes), nats)
 
