@@ -169,7 +169,7 @@ def every_second(places: Index, after: npt.NDArray[np.integer] | None = None) ->
     """
     following = places[:-1] + 1 if after is None else after[places[:-1]]
     touching = following == places[1:]
-    if not touching.any():
+    if not touching.any():  # the usual case
         return places
     index = np.arange(places.size)
     starts = np.where(np.append(False, touching), 0, index)

@@ -72,7 +72,7 @@ def train_merges(
         pairs = queue.take(min(_MAX_BATCH, n_merges - len(merges)))
         batch = pieces.find(pairs, [queue.places.pop(pair) for pair in pairs])
         used = _in_order(pieces, batch, queue, threshold)
-        queue.put_back(batch, np.delete(np.arange(len(pairs)), used), threshold)
+        queue.put_back(batch, set(range(len(pairs))).difference(used.tolist()), threshold)
         if not used.size:
             continue
         found = pieces.merge(batch, used, 256 + len(merges), threshold)
@@ -94,9 +94,9 @@ class _Batch:
 
     def select(self, indices: Places) -> tuple[Places, Places]:
         """The places of these pairs, in this order, and the position of its pair for each."""
-        sizes = self.starts[indices + 1] - self.starts[indices]
-        parts = [self.at[self.starts[i] : self.starts[i + 1]] for i in indices.tolist()]
-        return np.concatenate(parts), np.repeat(np.arange(indices.size), sizes)
+        begins, ends = self.starts[indices], self.starts[indices + 1]
+        parts = [self.at[a:b] for a, b in zip(begins.tolist(), ends.tolist(), strict=True)]
+        return np.concatenate(parts), np.repeat(np.arange(indices.size), ends - begins)
 
 
 Found = list[tuple[int, int, Places]]
@@ -130,9 +130,9 @@ class _Queue:
             pairs.append(pair)
         return pairs
 
-    def put_back(self, batch: _Batch, indices: Places, threshold: int) -> None:
+    def put_back(self, batch: _Batch, indices: set[int], threshold: int) -> None:
         counts, starts = batch.counts.tolist(), batch.starts.tolist()
-        for index in indices.tolist():
+        for index in sorted(indices):
             if counts[index] >= threshold:
                 self.places[batch.pairs[index]] = batch.at[starts[index] : starts[index + 1]]
                 heapq.heappush(self.heap, (-counts[index], batch.pairs[index]))
@@ -180,7 +180,9 @@ class _Pieces:
         at, which = at[there], which[there]
         counts = np.bincount(which, weights=self.weight[at], minlength=len(pairs))
         sizes = np.bincount(which, minlength=len(pairs))
-        return _Batch(pairs, at, np.append(0, np.cumsum(sizes)), counts.astype(np.int64))
+        starts = np.zeros(sizes.size + 1, np.int64)
+        np.cumsum(sizes, out=starts[1:])
+        return _Batch(pairs, at, starts, counts.astype(np.int64))
 
     def _pairs_at(self, at: Places) -> npt.NDArray[np.int64]:
         left = self.token[at].astype(np.int64) << 32
@@ -193,14 +195,15 @@ class _Pieces:
         weight = self.weight[at]
         left = self.token[self.before[at]]
         right = self.token[self.after[self.after[at]]]
-        most = np.zeros(order.size, np.int64)
-        for neighbour in (left, right):
-            groups = which << 32 | neighbour
-            ranked, starts = _sorted_groups(groups)
-            sums = np.add.reduceat(weight[ranked], starts)
-            heads = ranked[starts]
-            sums[neighbour[heads] == _GAP] = 0
-            np.maximum.at(most, which[heads], sums)
+        # One key for each pair of the batch, side and neighbour; the side is bit 32.
+        neighbours = np.concatenate([left, right]).astype(np.int64)
+        sides = np.concatenate([which << 33, which << 33 | 1 << 32])
+        ranked, starts = _sorted_groups(sides | (neighbours & 0xFFFFFFFF))
+        sums = np.add.reduceat(np.concatenate([weight, weight])[ranked], starts)
+        heads = ranked[starts]
+        sums[neighbours[heads] == _GAP] = 0
+        owners = sides[heads] >> 33
+        most: Places = np.maximum.reduceat(sums, owners.searchsorted(np.arange(order.size)))
         return most
 
     def merge(self, batch: _Batch, used: Places, first_new: int, threshold: int) -> Found:
@@ -235,15 +238,15 @@ class _Pieces:
         order, starts = _sorted_groups(pairs)
         places = places[order]
         sums = np.add.reduceat(self.weight[places], starts)
-        ends = np.append(starts[1:], order.size)
-        large = np.flatnonzero(sums >= threshold)
+        large = (sums >= threshold).nonzero()[0]
+        ends = np.append(starts, order.size)[large + 1]
         return [
             (pair, count, places[begin:end])
             for pair, count, begin, end in zip(
                 pairs[order[starts[large]]].tolist(),
                 sums[large].tolist(),
                 starts[large].tolist(),
-                ends[large].tolist(),
+                ends.tolist(),
                 strict=True,
             )
         ]
@@ -273,4 +276,7 @@ def _sorted_groups(keys: Places) -> tuple[Places, Places]:
     """The order that sorts keys, equal ones as they come, and where each new key begins."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
-    return order, np.append(0, np.flatnonzero(ordered[1:] != ordered[:-1]) + 1)
+    begins = np.empty(keys.size, np.bool_)
+    begins[:1] = True
+    np.not_equal(ordered[1:], ordered[:-1], out=begins[1:])
+    return order, begins.nonzero()[0]
