@@ -87,6 +87,7 @@ def trainers(documents: list[str], vocab_size: int, folder: Path) -> dict[str, T
             vocab_size=vocab_size,
             model_type="bpe",
             byte_fallback=True,
+            hard_vocab_limit=False,
             num_threads=1,
             max_sentence_length=1 << 20,
             minloglevel=2,
