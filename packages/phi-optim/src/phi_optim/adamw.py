@@ -3,7 +3,8 @@
     m <- b1 m + (1 - b1) g,    v <- b2 v + (1 - b2) g^2
     p <- p - lr wd p - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
 
-One pass over cache-sized blocks; memory: two floats a parameter beside value and gradient.
+One pass over cache-sized blocks; memory: two floats a parameter beside value and gradient. They
+hold m / (1 - b1) and v / (1 - b2), plain decaying sums, which saves two multiplications each.
 
 >>> import numpy as np
 >>> weights = {"w": np.ones((2, 2))}
@@ -127,23 +128,23 @@ class AdamW:
         scratch: Array,
     ) -> None:
         b1, b2 = self.betas
-        step_size = rate / (1 - b1**step)
-        root_scale = (1 - b2**step) ** -0.5
+        root = ((1 - b2) / (1 - b2**step)) ** 0.5  # sqrt(square) * root is the root mean square
+        step_size = rate * (1 - b1) / (1 - b1**step) / root
+        eps = self.eps / root
         keep = 1 - rate * self.weight_decay if segment.decays else 1.0
         p, m, v = (t[segment.buffer] for t in (self._values, self._mean, self._square))
         for block in blocks(segment):
             g, mb, vb, pb = gradient[block], m[block], v[block], p[block]
             s = scratch.view(pb.dtype)[: pb.size]
-            np.multiply(g, (1 - b1) * scale, out=s)
+            if scale != 1:
+                g = np.multiply(g, scale, out=s)
             mb *= b1
-            mb += s
-            np.multiply(g, scale * (1 - b2) ** 0.5, out=s)
-            s *= s
+            mb += g
+            np.multiply(g, g, out=s)
             vb *= b2
             vb += s
             np.sqrt(vb, out=s)
-            s *= root_scale
-            s += self.eps
+            s += eps
             np.divide(mb, s, out=s)
             s *= step_size
             if keep != 1:
