@@ -62,16 +62,44 @@ def test_every_preset_is_tested_above() -> None:
     assert list(PRESETS) == [f"gpt-{n}" for n in ("1k", "10k", "100k", "1m", "4m", "9m", "30m")]
 
 
-@pytest.mark.parametrize("tied_head", [True, False])
+CHOICES = [
+    {},
+    {"tied_head": False},
+    {"qk_norm": True},
+    {"n_head": 4, "n_kv_head": 2},
+    {"n_head": 4, "n_kv_head": 1, "qk_norm": True, "tied_head": False},
+]
+
+
+@pytest.mark.parametrize("choices", CHOICES, ids=str)
 @pytest.mark.parametrize("name", ["gpt-1k", "gpt-10k", "gpt-100k"])
-def test_the_counts_are_those_of_the_arrays(name: str, tied_head: bool) -> None:
-    config = ModelConfig.preset(name, tied_head=tied_head, vocab_size=321, n_hidden=19)
+def test_the_counts_are_those_of_the_arrays(name: str, choices: dict[str, Any]) -> None:
+    config = ModelConfig.preset(name, **choices, vocab_size=321, n_hidden=19)
     parameters = GPT(config).parameters
     assert sum(value.size for value in parameters.values()) == config.n_parameters
     outside = [
         value.size for name, value in parameters.items() if name not in ("embedding", "head")
     ]
     assert sum(outside) == config.n_non_embedding
+
+
+def test_counts_with_shared_keys_and_qk_norm_by_hand() -> None:
+    config = ModelConfig(
+        vocab_size=50, n_embd=24, n_layer=3, n_head=6, n_kv_head=2, n_hidden=31, qk_norm=True
+    )
+    assert (config.head_size, config.n_kv_embd, config.n_group) == (4, 8, 3)
+    matrices = (24 + 8 + 8) * 24 + 24 * 24 + 3 * 31 * 24
+    gains = 24 + 24 + 4 + 4
+    assert config.n_non_embedding == 3 * (matrices + gains) + 24
+    assert config.n_parameters == 3 * (matrices + gains) + 24 + 50 * 24
+    queries_and_keys = 6 * (10 + 1) * 4  # 6 heads, (T + 1) / 2 keys each, 4 channels, twice
+    assert config.flops_per_token(10) == 6 * (3 * (matrices + queries_and_keys) + 50 * 24)
+
+
+def test_no_number_of_key_heads_means_one_for_each_head_of_queries() -> None:
+    assert ModelConfig(n_head=8).n_kv_head == 8
+    assert ModelConfig(n_head=8, n_kv_head=0).n_kv_head == 8
+    assert ModelConfig.preset("gpt-1m").n_group == 1
 
 
 def test_preset_takes_changes() -> None:
@@ -104,6 +132,15 @@ def test_an_unknown_preset_lists_those_there_are() -> None:
         ({"rope_base": -1}, r"rope_base is -1; it must be a positive number"),
         ({"rope_base": float("inf")}, r"rope_base is inf; it must be a positive number"),
         ({"rope_base": "10000"}, r"rope_base is '10000'; it must be a positive number"),
+        ({"n_head": 4, "n_kv_head": 3}, r"n_kv_head 3 .* n_head 4 .*n_kv_head may be 1, 2, 4$"),
+        ({"n_head": 4, "n_kv_head": 8}, r"n_kv_head 8 .*; n_kv_head may be 1, 2, 4$"),
+        ({"n_kv_head": -1}, r"n_kv_head is -1; it must be a whole number, 1 or more"),
+        ({"n_kv_head": 2.0}, r"n_kv_head is 2\.0; it must be a whole number"),
+        ({"qk_norm": 1}, r"qk_norm is 1; it must be true or false"),
+        ({"rope_scaling": 0}, r"rope_scaling is 0; it must be a positive number"),
+        ({"rope_scaling": float("nan")}, r"rope_scaling is nan; it must be a positive number"),
+        ({"residual_init": "zero"}, r"residual_init is 'zero'; it must be 'small' or 'scaled'"),
+        ({"residual_init": 1}, r"residual_init is 1; it must be 'small' or 'scaled'"),
         ({"kind": "lstm"}, r"kind is 'lstm'; this version knows .*'gpt'"),
     ],
 )
@@ -124,6 +161,8 @@ def test_from_dict_refuses_unknown_names_and_lists_the_known() -> None:
 
 def test_to_dict_and_from_dict_are_inverse() -> None:
     config = ModelConfig.preset("gpt-100k", n_hidden=33, tied_head=False, rope_base=500.0)
+    assert ModelConfig.from_dict(config.to_dict()) == config
+    config = ModelConfig(n_kv_head=2, qk_norm=True, rope_scaling=4.0, residual_init="scaled")
     assert ModelConfig.from_dict(config.to_dict()) == config
     assert ModelConfig.from_dict({}) == ModelConfig()
     names = [field.name for field in dataclasses.fields(ModelConfig)]

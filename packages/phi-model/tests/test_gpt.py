@@ -20,6 +20,18 @@ SHAPES = {
     "odd sizes": {"n_embd": 10, "n_layer": 3, "n_head": 1, "n_hidden": 5, "vocab_size": 13},
     "other constants": {"n_embd": 4, "n_layer": 1, "n_head": 2, "rope_base": 50.0, "norm_eps": 0.3},
     "two ids": {"n_embd": 4, "n_layer": 1, "n_head": 1, "vocab_size": 2},
+    "shared keys": {"n_embd": 12, "n_layer": 2, "n_head": 6, "n_kv_head": 2},
+    "one head of keys": {"n_embd": 8, "n_layer": 1, "n_head": 4, "n_kv_head": 1},
+    "QK-norm": {"n_embd": 8, "n_layer": 2, "n_head": 2, "qk_norm": True},
+    "all of them": {
+        "n_embd": 16,
+        "n_layer": 2,
+        "n_head": 4,
+        "n_kv_head": 2,
+        "qk_norm": True,
+        "rope_scaling": 2.5,
+        "n_hidden": 9,
+    },
 }
 shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 heads = pytest.mark.parametrize("tied_head", [True, False], ids=["tied", "untied"])

@@ -21,6 +21,7 @@ from phi_model.attention import BLOCK, attention, attention_backward, blocks
 from phi_model.cross_entropy import cross_entropy, cross_entropy_backward
 from phi_model.embedding import embed, embed_backward
 from phi_model.norm import rmsnorm, rmsnorm_backward
+from phi_model.qk_norm import qk_norm, qk_norm_backward
 from phi_model.rope import RopeTables, rope_angles, rotate
 from phi_model.swiglu import swiglu, swiglu_backward
 
@@ -53,13 +54,30 @@ def rmsnorm_op(inputs: Inputs) -> tuple[Array, Callable[[Array], Inputs]]:
     return y, backward
 
 
+def qk_norm_op(inputs: Inputs) -> tuple[Array, Callable[[Array], Inputs]]:
+    """x [H, D, N], gain [D]."""
+    y, gain = inputs["x"].copy(), inputs["gain"]
+    normed, rrms = np.full_like(y, np.nan), np.full_like(y[:, :1], np.nan)
+    qk_norm(y, gain, EPS, normed=normed, rrms=rrms)
+
+    def backward(dy: Array) -> Inputs:
+        dx, dgain, scratch = dy.copy(), np.full_like(gain, np.nan), np.full_like(dy, np.nan)
+        qk_norm_backward(dx, gain, normed=normed, rrms=rrms, dgain=dgain, scratch=scratch)
+        return {"x": dx, "gain": dgain}
+
+    return y, backward
+
+
 def rotate_op(inputs: Inputs) -> tuple[Array, Callable[[Array], Inputs]]:
-    """Queries and keys [2, H, 2, D/2, B, T]; the way back carries the ln(2) of attention's exp2."""
+    """Queries and keys [G + 1, K, 2, D/2, B, T]; the way back carries the ln(2) of attention's
+    exp2."""
     qk = inputs["qk"]
-    _, n_head, _, half, n_batch, n_positions = qk.shape
-    flat = (2, n_head, 2, half, n_batch * n_positions)
-    tables = RopeTables(n_batch, n_positions, 2 * half, 10_000.0, dtype=qk.dtype)
-    scratch = tuple(np.full((2, n_head, half, flat[-1]), np.nan) for _ in range(2))
+    n_kinds, n_head, _, half, n_batch, n_positions = qk.shape
+    flat = (n_kinds, n_head, 2, half, n_batch * n_positions)
+    tables = RopeTables(
+        n_batch, n_positions, 2 * half, 10_000.0, n_group=n_kinds - 1, dtype=qk.dtype
+    )
+    scratch = tuple(np.full((n_kinds, n_head, half, flat[-1]), np.nan) for _ in range(2))
     y = qk.copy()
     rotate(y.reshape(flat), tables.cos, tables.sin, scratch=scratch)
 
@@ -72,19 +90,23 @@ def rotate_op(inputs: Inputs) -> tuple[Array, Callable[[Array], Inputs]]:
 
 
 def attention_op(inputs: Inputs) -> tuple[Array, Callable[[Array], Inputs]]:
-    """q, k, v [B, H, D, T], scores in units of log2; backward leaves the ln(2) to the caller."""
-    q, k, v = inputs["q"], inputs["k"], inputs["v"]
-    n_batch, n_head, _, n_positions = q.shape
-    shapes = [(n_batch, n_head, end, end - first) for first, end in blocks(n_positions)]
+    """q [B, H, D, T], k and v [B, K, D, T], scores in units of log2; backward leaves the ln(2)
+    to the caller."""
+    n_batch, n_head, d, n_positions = inputs["q"].shape
+    n_kv_head = inputs["k"].shape[1]
+    heads = (n_batch, n_kv_head, n_head // n_kv_head)
+    q = inputs["q"].reshape(*heads, d, n_positions)
+    k, v = inputs["k"][:, :, None], inputs["v"][:, :, None]
+    shapes = [(*heads, end, end - first) for first, end in blocks(n_positions)]
     weights = [np.full(shape, np.nan, q.dtype) for shape in shapes]
-    inverse_sum = np.full((n_batch, n_head, 1, n_positions), np.nan, q.dtype)
+    inverse_sum = np.full((*heads, 1, n_positions), np.nan, q.dtype)
     out = np.full_like(q, np.nan)
     attention(q, k, v, weights=weights, inverse_sum=inverse_sum, out=out)
 
     def backward(dout: Array) -> Inputs:
-        grads = {name: np.full_like(q, np.nan) for name in ("dq", "dk", "dv")}
+        grads = {f"d{name}": np.full_like(a, np.nan) for name, a in (("q", q), ("k", k), ("v", v))}
         attention_backward(
-            dout.copy(),
+            dout.reshape(q.shape).copy(),
             q,
             k,
             v,
@@ -95,9 +117,10 @@ def attention_op(inputs: Inputs) -> tuple[Array, Callable[[Array], Inputs]]:
             scratch=np.full_like(q, np.nan),
             dscores=[np.full(shape, np.nan, q.dtype) for shape in shapes],
         )
-        return {"q": grads["dq"] * LN2, "k": grads["dk"] * LN2, "v": grads["dv"]}
+        grads = {name: grads[f"d{name}"].reshape(value.shape) for name, value in inputs.items()}
+        return {"q": grads["q"] * LN2, "k": grads["k"] * LN2, "v": grads["v"]}
 
-    return out, backward
+    return out.reshape(inputs["q"].shape), backward
 
 
 def swiglu_op(inputs: Inputs) -> tuple[Array, Callable[[Array], Inputs]]:
@@ -240,20 +263,42 @@ def test_rmsnorm_of_a_zero_vector_is_zero_and_its_gradient_finite() -> None:
     np.testing.assert_allclose(gradients["x"], EPS**-0.5)
 
 
+# --- QK-norm ------------------------------------------------------------------------------------
+
+
+@few
+@given(
+    h=st.integers(1, 4),
+    d=st.integers(1, 9),
+    n=st.integers(1, 13),
+    scale=st.sampled_from([0.5, 1.0, 30]),
+    seed=seeds,
+)
+def test_qk_norm(h: int, d: int, n: int, scale: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    inputs = normal(rng, x=(h, d, n), gain=(d,))
+    inputs["x"] = (inputs["x"] + np.sign(inputs["x"])) * scale  # a norm near 0 bends too sharply
+    y, _ = qk_norm_op(inputs)
+    plain, _ = reference.rmsnorm(inputs["x"].swapaxes(1, 2), inputs["gain"], EPS)
+    np.testing.assert_allclose(y, plain.swapaxes(1, 2), rtol=1e-12)
+    assert_gradients(qk_norm_op, inputs, rng)
+
+
 # --- RoPE ---------------------------------------------------------------------------------------
 
 
 @few
 @given(
+    group=st.integers(1, 3),
     h=st.integers(1, 3),
     half=st.integers(1, 5),
     b=st.integers(1, 3),
     t=st.sampled_from([1, 2, 7, BLOCK + 1]),
     seed=seeds,
 )
-def test_rotate(h: int, half: int, b: int, t: int, seed: int) -> None:
+def test_rotate(group: int, h: int, half: int, b: int, t: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    assert_gradients(rotate_op, normal(rng, qk=(2, h, 2, half, b, t)), rng)
+    assert_gradients(rotate_op, normal(rng, qk=(group + 1, h, 2, half, b, t)), rng)
 
 
 def test_rotate_turns_by_the_position_times_the_frequency() -> None:
@@ -266,6 +311,16 @@ def test_rotate_turns_by_the_position_times_the_frequency() -> None:
     factors = np.array([1 / (np.sqrt(8) * LN2), 1])[:, None, None, None, None]
     np.testing.assert_allclose(y[:, :, 0], factors * turned.real, atol=1e-13)
     np.testing.assert_allclose(y[:, :, 1], factors * turned.imag, atol=1e-13)
+
+
+def test_scaling_puts_more_positions_into_the_angles_of_few() -> None:
+    few_angles, many = rope_angles(5, 8, 100.0), rope_angles(17, 8, 100.0, 4.0)
+    np.testing.assert_allclose(many[:, ::4], few_angles, rtol=1e-15)
+    scaled = RopeTables(2, 17, 8, 100.0, scaling=4.0, dtype=np.float64)
+    plain = RopeTables(2, 5, 8, 100.0, dtype=np.float64)
+    for name in ("cos", "sin", "back_cos", "back_sin"):
+        every_fourth = getattr(scaled, name).reshape(2, 4, 2, 17)[..., ::4]
+        np.testing.assert_allclose(every_fourth, getattr(plain, name).reshape(2, 4, 2, 5))
 
 
 def test_scores_after_rotation_depend_on_distance_only() -> None:
@@ -284,6 +339,7 @@ def test_scores_after_rotation_depend_on_distance_only() -> None:
 def plain_attention(q: Array, k: Array, v: Array) -> Array:
     """The reference's attention on [B, H, D, T] with scores in units of log2."""
     q, k, v = (a.swapaxes(-1, -2) for a in (q * LN2 * np.sqrt(q.shape[-2]), k, v))
+    k, v = (reference.share_heads(a, q.shape[1] // a.shape[1])[0] for a in (k, v))
     y, _ = reference.attend(q, k, v)
     return y.swapaxes(-1, -2)
 
@@ -299,6 +355,25 @@ def qkv(rng: np.random.Generator, shape: tuple[int, ...]) -> Inputs:
 def test_attention(b: int, h: int, d: int, t: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     inputs = qkv(rng, (b, h, d, t))
+    np.testing.assert_allclose(attention_op(inputs)[0], plain_attention(**inputs), atol=1e-13)
+    assert_gradients(attention_op, inputs, rng)
+
+
+@few
+@given(
+    b=st.integers(1, 2),
+    n_kv_head=st.integers(1, 3),
+    n_group=st.integers(1, 4),
+    d=st.integers(1, 4),
+    t=st.sampled_from([1, 2, 9, BLOCK + 3, 2 * BLOCK + 1]),
+    seed=seeds,
+)
+def test_attention_with_shared_keys_and_values(
+    b: int, n_kv_head: int, n_group: int, d: int, t: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    shared = (b, n_kv_head, d, t)
+    inputs = normal(rng, q=(b, n_kv_head * n_group, d, t), k=shared, v=shared)
     np.testing.assert_allclose(attention_op(inputs)[0], plain_attention(**inputs), atol=1e-13)
     assert_gradients(attention_op, inputs, rng)
 

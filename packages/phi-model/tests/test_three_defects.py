@@ -46,7 +46,8 @@ class NormBackwardFirst(ReferenceGPT):
         dh, g[f"layers.{i}.attention_norm.gain"] = reference.rmsnorm_backward(dy, kept_norm)
         dattended, g[f"layers.{i}.attention.out"] = reference.linear_backward(dh, kept_out)
         dq, dk, dv = reference.attend_backward(self._split_heads(dattended), kept_attend)
-        dq, dk = reference.rope_backward(dq, kept_q), reference.rope_backward(dk, kept_k)
+        dq = self.place_backward(dq, kept_q, f"layers.{i}.attention.q_norm.gain", g)
+        dk = self.place_backward(dk, kept_k, f"layers.{i}.attention.k_norm.gain", g)
         dqkv = np.concatenate([self._join_heads(part) for part in (dq, dk, dv)], axis=-1)
         dx, g[f"layers.{i}.attention.qkv"] = reference.linear_backward(dqkv, kept_qkv)
         return dy + dx

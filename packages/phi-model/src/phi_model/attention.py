@@ -4,6 +4,10 @@ A block of queries sees only the keys up to its own end, so the empty upper tria
 computed. Weights stay unnormalised: only the output is divided by their sum. No maximum is
 subtracted; a sum that is not comfortably within range sends the block down a safe path.
 
+K heads of keys and values serve K groups of G heads of queries (Ainslie et al. 2023,
+arXiv:2305.13245); with G = 1 each head has its own. Arrays of queries are [B, K, G, D, T], those
+of keys and values [B, K, 1, D, T]: products broadcast, nothing is repeated in memory.
+
 Derived in docs/gradients.md, section 5.
 """
 
@@ -33,10 +37,11 @@ def blocks(n_positions: int) -> Iterator[tuple[int, int]]:
 def attention(
     q: Array, k: Array, v: Array, *, weights: list[Array], inverse_sum: Array, out: Array
 ) -> None:
-    """Writes out [B, H, D, T]; keeps weights and inverse_sum for the backward pass.
+    """Writes out [B, K, G, D, T]; keeps weights and inverse_sum for the backward pass.
 
-    q, k, v are [B, H, D, T], scores q.k already in units of log2 (see RopeTables);
-    weights[j] is [B, H, end, end - first] of block j; inverse_sum is [B, H, 1, T].
+    q is like out, k and v are [B, K, 1, D, T], scores q.k already in units of log2 (see
+    RopeTables); weights[j] is [B, K, G, end, end - first] of block j; inverse_sum is
+    [B, K, G, 1, T].
     """
     ones = np.ones((1, q.shape[-1]), q.dtype)
     for (first, end), w in zip(blocks(q.shape[-1]), weights, strict=True):
@@ -89,10 +94,11 @@ def attention_backward(
     scratch: Array,
     dscores: list[Array],
 ) -> None:
-    """Writes dq, dk, dv [B, H, D, T], but for the ln(2) of exp2; dout [B, H, D, T] is used up.
+    """Writes dq, dk, dv, shaped like q, k, v, but for the ln(2) of exp2; dout is used up.
 
     With p = weights * inverse_sum:  dv = dout p^T,  dscore = p * (v^T dout - sum_d dout * out),
-    dq = k dscore,  dk = q dscore^T. dscores are buffers shaped like weights, scratch like dout.
+    dq = k dscore,  dk = q dscore^T, dk and dv summed over the group. dscores are buffers shaped
+    like weights, scratch like dout.
     """
     dout *= inverse_sum
     np.multiply(dout, out, out=scratch)
@@ -106,9 +112,10 @@ def attention_backward(
         ds *= w
         np.matmul(k[..., :end], ds, out=dq[..., first:end])
         for dkv, left, right in ((dk, q[..., first:end], ds), (dv, dout_block, w)):
-            if j == len(spans) - 1:
-                np.matmul(left, right.swapaxes(-1, -2), out=dkv)
-            else:
-                part = scratch[..., :end]
-                np.matmul(left, right.swapaxes(-1, -2), out=part)
-                dkv[..., :end] += part
+            for g in range(q.shape[2]):
+                one = np.s_[:, :, g : g + 1]
+                first_part = j == len(spans) - 1 and g == 0
+                part = dkv if first_part else scratch[:, :, :1, :, :end]
+                np.matmul(left[one], right[one].swapaxes(-1, -2), out=part)
+                if not first_part:
+                    dkv[..., :end] += part

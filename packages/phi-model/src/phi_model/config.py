@@ -25,6 +25,7 @@ PRESETS: dict[str, tuple[int, int, int]] = {
     "gpt-30m": (384, 12, 12),
 }
 
+RESIDUAL_INITS = ("small", "scaled")  # see phi_model.initialise
 MOST_HEADS_LISTED = 4096  # in an error: more would not be read
 
 
@@ -32,7 +33,8 @@ MOST_HEADS_LISTED = 4096  # in an error: more would not be read
 class ModelConfig:
     """The shape of a GPT: RMSNorm, RoPE, causal attention, SwiGLU, no biases.
 
-    Raises ConfigError when the numbers do not fit together.
+    The fields from n_kv_head on are younger than the checkpoint format: a file without them
+    means their defaults. Raises ConfigError when the numbers do not fit together.
     """
 
     kind: str = "gpt"
@@ -45,28 +47,41 @@ class ModelConfig:
     tied_head: bool = True  # the head shares the embedding's matrix
     rope_base: float = 10_000.0  # Su et al. 2021, arXiv:2104.09864
     norm_eps: float = 1e-5  # keeps RMSNorm finite on a zero vector
+    n_kv_head: int = 0  # heads of keys and values, each shared by n_head / n_kv_head heads of
+    # queries (Ainslie et al. 2023, arXiv:2305.13245); 0 means n_head: none is shared
+    qk_norm: bool = False  # RMSNorm over each head's queries and keys (arXiv:2010.04245)
+    rope_scaling: float = 1.0  # positions are divided by it (Chen et al. 2023, arXiv:2306.15595):
+    # with 2.0 twice the trained context turns queries and keys no further than training did
+    residual_init: str = "small"  # matrices that write into the residual stream; or "scaled"
 
     def __post_init__(self) -> None:
         if self.n_hidden == 0:
             object.__setattr__(self, "n_hidden", 4 * self.n_embd)
+        if self.n_kv_head == 0:
+            object.__setattr__(self, "n_kv_head", self.n_head)
         self._check_kind_and_sizes()
         self._check_heads()
 
     def _check_kind_and_sizes(self) -> None:
         if self.kind != "gpt":
             raise ConfigError(f"kind is {self.kind!r}; this version knows 'gpt'")
-        for name in ("vocab_size", "seq_len", "n_layer", "n_head", "n_embd", "n_hidden"):
+        sizes = ("vocab_size", "seq_len", "n_layer", "n_head", "n_embd", "n_hidden", "n_kv_head")
+        for name in sizes:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ConfigError(f"{name} is {value!r}; it must be a whole number, 1 or more")
         if self.vocab_size < 2:
             raise ConfigError("vocab_size is 1; with a single token there is nothing to predict")
-        for name in ("rope_base", "norm_eps"):
+        for name in ("rope_base", "rope_scaling", "norm_eps"):
             value = getattr(self, name)
             if type(value) not in (int, float) or not 0 < value < float("inf"):
                 raise ConfigError(f"{name} is {value!r}; it must be a positive number")
-        if not isinstance(self.tied_head, bool):
-            raise ConfigError(f"tied_head is {self.tied_head!r}; it must be true or false")
+        for name in ("tied_head", "qk_norm"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be true or false")
+        if self.residual_init not in RESIDUAL_INITS:
+            names = " or ".join(map(repr, RESIDUAL_INITS))
+            raise ConfigError(f"residual_init is {self.residual_init!r}; it must be {names}")
 
     def _check_heads(self) -> None:
         if self.n_embd % self.n_head or self.head_size % 2:
@@ -77,6 +92,13 @@ class ModelConfig:
                 f"(RoPE rotates pairs); n_head may be {', '.join(map(str, fitting)) or 'none'}"
                 + ("" if fitting else ": choose an even n_embd")
             )
+        if self.n_head % self.n_kv_head:
+            fitting = [h for h in range(1, self.n_head + 1) if self.n_head % h == 0]
+            raise ConfigError(
+                f"n_kv_head {self.n_kv_head} does not divide n_head {self.n_head} (as many heads "
+                f"of queries share each head of keys); n_kv_head may be "
+                f"{', '.join(map(str, fitting))}"
+            )
 
     @property
     def head_size(self) -> int:
@@ -84,11 +106,26 @@ class ModelConfig:
         return self.n_embd // self.n_head
 
     @property
+    def n_kv_embd(self) -> int:
+        """Channels of the keys of all heads, and of their values."""
+        return self.n_kv_head * self.head_size
+
+    @property
+    def n_group(self) -> int:
+        """Heads of queries that share one head of keys and values."""
+        return self.n_head // self.n_kv_head
+
+    @property
     def n_non_embedding(self) -> int:
         """Parameters outside the embedding and the head."""
-        attention = 4 * self.n_embd * self.n_embd
+        attention = 2 * self.n_embd * (self.n_embd + self.n_kv_embd)
         mlp = 3 * self.n_embd * self.n_hidden
-        return self.n_layer * (attention + mlp + 2 * self.n_embd) + self.n_embd
+        return self.n_layer * (attention + mlp) + self._n_gains
+
+    @property
+    def _n_gains(self) -> int:
+        qk = 2 * self.head_size if self.qk_norm else 0
+        return self.n_layer * (2 * self.n_embd + qk) + self.n_embd
 
     @property
     def n_parameters(self) -> int:
@@ -102,8 +139,7 @@ class ModelConfig:
         length^2; backward costs twice forward. length defaults to seq_len.
         """
         length = self.seq_len if length is None else length
-        gains = (2 * self.n_layer + 1) * self.n_embd
-        matrices = self.n_non_embedding - gains + self.vocab_size * self.n_embd
+        matrices = self.n_non_embedding - self._n_gains + self.vocab_size * self.n_embd
         attention = self.n_layer * self.n_embd * (length + 1)
         return 6 * (matrices + attention)
 

@@ -59,7 +59,7 @@ class GPT:
             raise ConfigError(f"dtype is {self.dtype}; a model computes in float32 or float64")
         shapes = parameter_shapes(config)
         self.parameters = FlatTable(shapes, dtype=self.dtype, allocate=shared_zeros)
-        initialise(self.parameters, seed=seed)
+        initialise(self.parameters, config, seed=seed)
         self._worker_gradients: list[FlatTable] = []
         self._square_sums = np.zeros(1)
         self._workspaces: dict[tuple[int, bool], Workspace] = {}

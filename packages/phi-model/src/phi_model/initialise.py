@@ -1,13 +1,16 @@
 """The weights a model starts from.
 
 Embedding N(0, 0.05); matrices N(0, 0.5 / sqrt(fan-in)); matrices that write into the residual
-stream a hundredth of that, so that every layer starts near the identity; gains 1.
+stream a hundredth of that, so that every layer starts near the identity (residual_init "small"),
+or 1 / sqrt(2 n_layer) of that, so that the stream does not grow with depth ("scaled", Radford et
+al. 2019, GPT-2: 2 n_layer sublayers add to it); gains 1.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from phi_model.config import ModelConfig
 from phi_model.parameters import FlatTable
 
 __all__ = ["initialise"]
@@ -17,7 +20,7 @@ MATRIX_GAIN = 0.5
 RESIDUAL_GAIN = 0.005
 
 
-def initialise(parameters: FlatTable, *, seed: int) -> None:
+def initialise(parameters: FlatTable, config: ModelConfig, *, seed: int) -> None:
     """Fills `parameters` from `seed`; float32 and float64 models start from equal weights."""
     rng = np.random.Generator(np.random.PCG64(seed))
     for name, value in parameters.items():
@@ -25,11 +28,18 @@ def initialise(parameters: FlatTable, *, seed: int) -> None:
             value[:] = 1
         else:
             normal = rng.standard_normal(value.shape, dtype=np.float32)
-            value[...] = normal * np.float32(_std(name, value.shape[1]))
+            value[...] = normal * np.float32(_std(name, value.shape[1], config))
 
 
-def _std(name: str, fan_in: int) -> float:
+def _std(name: str, fan_in: int, config: ModelConfig) -> float:
     if name == "embedding":
         return EMBEDDING_STD
     writes_residual = name.endswith(("attention.out", "mlp.down"))
-    return float((RESIDUAL_GAIN if writes_residual else MATRIX_GAIN) * fan_in**-0.5)
+    return float((residual_gain(config) if writes_residual else MATRIX_GAIN) * fan_in**-0.5)
+
+
+def residual_gain(config: ModelConfig) -> float:
+    """Of matrices that write into the residual stream: std times sqrt(fan-in)."""
+    if config.residual_init == "small":
+        return RESIDUAL_GAIN
+    return float(MATRIX_GAIN * (2 * config.n_layer) ** -0.5)

@@ -1,6 +1,6 @@
 """One transformer layer on a workspace: attention and MLP, each with its backward beside it.
 
-Residual stream x [C, N]:   x_mid = x + out attend(rope(qkv norm(x)))
+Residual stream x [C, N]:   x_mid = x + out attend(rope(qk_norm(qkv norm(x))))
                             x_out = x_mid + down swiglu(gate_up norm(x_mid))
 """
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from phi_model.attention import attention, attention_backward
 from phi_model.norm import rmsnorm, rmsnorm_backward
+from phi_model.qk_norm import qk_norm, qk_norm_backward
 from phi_model.rope import rotate
 from phi_model.swiglu import swiglu, swiglu_backward
 from phi_model.workspace import LayerActivations, Workspace
@@ -31,7 +32,6 @@ Table = Mapping[str, Array]
 
 def attention_sublayer(ws: Workspace, kept: LayerActivations, p: Table, i: int) -> None:
     """x -> x_mid."""
-    c = ws.config.n_embd
     rmsnorm(
         kept.x,
         p[f"layers.{i}.attention_norm.gain"],
@@ -40,8 +40,10 @@ def attention_sublayer(ws: Workspace, kept: LayerActivations, p: Table, i: int) 
         rrms=kept.attention_rrms,
     )
     np.matmul(p[f"layers.{i}.attention.qkv"], kept.attention_h, out=kept.qkv)
-    q, k, v = (ws.heads(kept.qkv[j * c : (j + 1) * c]) for j in range(3))
-    rotate(ws.planes(kept.qkv[: 2 * c]), ws.rope.cos, ws.rope.sin, scratch=ws.plane_scratch())
+    if ws.config.qk_norm:
+        qk_norms(ws, kept, p, i)
+    rotate(ws.planes(kept.qkv), ws.rope.cos, ws.rope.sin, scratch=ws.plane_scratch())
+    q, k, v = ws.qkv_heads(kept.qkv)
     attention(
         q,
         k,
@@ -58,11 +60,10 @@ def attention_sublayer_backward(
     ws: Workspace, kept: LayerActivations, p: Table, g: Table, i: int
 ) -> None:
     """ws.dx arrives as the gradient of x_mid and leaves as the gradient of x."""
-    c = ws.config.n_embd
     np.matmul(ws.dx, kept.attended.T, out=g[f"layers.{i}.attention.out"])
     np.matmul(p[f"layers.{i}.attention.out"].T, ws.dx, out=ws.dh)
-    q, k, v = (ws.heads(kept.qkv[j * c : (j + 1) * c]) for j in range(3))
-    dq, dk, dv = (ws.heads(ws.dqkv[j * c : (j + 1) * c]) for j in range(3))
+    q, k, v = ws.qkv_heads(kept.qkv)
+    dq, dk, dv = ws.qkv_heads(ws.dqkv)
     attention_backward(
         ws.heads(ws.dh),
         q,
@@ -77,12 +78,9 @@ def attention_sublayer_backward(
         scratch=ws.heads(ws.scratch),
         dscores=ws.dscores,
     )
-    rotate(
-        ws.planes(ws.dqkv[: 2 * c]),
-        ws.rope.back_cos,
-        ws.rope.back_sin,
-        scratch=ws.plane_scratch(),
-    )
+    rotate(ws.planes(ws.dqkv), ws.rope.back_cos, ws.rope.back_sin, scratch=ws.plane_scratch())
+    if ws.config.qk_norm:
+        qk_norms_backward(ws, kept, p, g, i)
     np.matmul(ws.dqkv, kept.attention_h.T, out=g[f"layers.{i}.attention.qkv"])
     np.matmul(p[f"layers.{i}.attention.qkv"].T, ws.dqkv, out=ws.dh)
     rmsnorm_backward(
@@ -94,6 +92,33 @@ def attention_sublayer_backward(
         dgain=g[f"layers.{i}.attention_norm.gain"],
         scratch=ws.scratch,
     )
+
+
+def qk_norms(ws: Workspace, kept: LayerActivations, p: Table, i: int) -> None:
+    """Normalises the queries and keys of kept.qkv, head by head."""
+    for name, rows, heads in ws.qk_parts:
+        qk_norm(
+            ws.by_head(kept.qkv[rows]),
+            p[f"layers.{i}.attention.{name}_norm.gain"],
+            ws.config.norm_eps,
+            normed=ws.by_head(kept.qk_normed[rows]),
+            rrms=kept.qk_rrms[heads],
+        )
+
+
+def qk_norms_backward(ws: Workspace, kept: LayerActivations, p: Table, g: Table, i: int) -> None:
+    """Takes the queries' and keys' rows of ws.dqkv back through their norms."""
+    for name, rows, heads in ws.qk_parts:
+        gain = f"layers.{i}.attention.{name}_norm.gain"
+        dy = ws.by_head(ws.dqkv[rows])
+        qk_norm_backward(
+            dy,
+            p[gain],
+            normed=ws.by_head(kept.qk_normed[rows]),
+            rrms=kept.qk_rrms[heads],
+            dgain=g[gain],
+            scratch=ws.by_head(ws.scratch)[: len(dy)],
+        )
 
 
 def mlp_sublayer(ws: Workspace, kept: LayerActivations, p: Table, i: int, *, x_out: Array) -> None:

@@ -34,11 +34,13 @@ Table = Mapping[str, Array]
 def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every parameter; matrices are [out, in]."""
     c, f, v = config.n_embd, config.n_hidden, config.vocab_size
+    qk_gains = ("q_norm.gain", "k_norm.gain") if config.qk_norm else ()
     shapes: dict[str, tuple[int, ...]] = {"embedding": (v, c)}
     for i in range(config.n_layer):
         shapes |= {
             f"layers.{i}.attention_norm.gain": (c,),
-            f"layers.{i}.attention.qkv": (3 * c, c),  # rows: all of q, then k, then v
+            f"layers.{i}.attention.qkv": (c + 2 * config.n_kv_embd, c),  # rows: q, then k, then v
+            **{f"layers.{i}.attention.{name}": (config.head_size,) for name in qk_gains},
             f"layers.{i}.attention.out": (c, c),
             f"layers.{i}.mlp_norm.gain": (c,),
             f"layers.{i}.mlp.gate_up": (2 * f, c),  # rows: gate, then up

@@ -53,9 +53,9 @@ def rmsnorm_backward(dy: Array, kept: Kept) -> tuple[Array, Array]:
     return rrms * dnormed - x * rrms**3 * projection, dgain
 
 
-def rope(x: Array, base: float) -> tuple[Array, Kept]:
+def rope(x: Array, base: float, scaling: float = 1.0) -> tuple[Array, Kept]:
     """Turns each head's halves as planes;  x [B, H, T, D]."""
-    angles = rope_angles(x.shape[2], x.shape[3], base).T
+    angles = rope_angles(x.shape[2], x.shape[3], base, scaling).T
     cos, sin = np.cos(angles).astype(x.dtype), np.sin(angles).astype(x.dtype)
     return _turn(x, cos, sin), (cos, sin)
 
@@ -68,6 +68,17 @@ def rope_backward(dy: Array, kept: Kept) -> Array:
 def _turn(x: Array, cos: Array, sin: Array) -> Array:
     first, second = np.split(x, 2, axis=-1)
     return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+
+
+def share_heads(x: Array, n_group: int) -> tuple[Array, Kept]:
+    """Each head n_group times in a row, for the queries that share it;  x [B, K, T, D]."""
+    return np.repeat(x, n_group, axis=1), n_group
+
+
+def share_heads_backward(dy: Array, kept: Kept) -> Array:
+    b, h, t, d = dy.shape
+    dx: Array = dy.reshape(b, h // kept, kept, t, d).sum(axis=2)
+    return dx
 
 
 def attend(q: Array, k: Array, v: Array) -> tuple[Array, Kept]:
@@ -197,9 +208,11 @@ class ReferenceGPT:
         p, c = self.parameters, self.config
         h, kept_norm = rmsnorm(x, p[f"layers.{i}.attention_norm.gain"], c.norm_eps)
         qkv, kept_qkv = linear(h, p[f"layers.{i}.attention.qkv"])
-        q, k, v = (self._split_heads(part) for part in np.split(qkv, 3, axis=-1))
-        q, kept_q = rope(q, c.rope_base)
-        k, kept_k = rope(k, c.rope_base)
+        parts = np.split(qkv, [c.n_embd, c.n_embd + c.n_kv_embd], axis=-1)
+        q, k, v = (self._split_heads(part) for part in parts)
+        q, kept_q = self.place(q, f"layers.{i}.attention.q_norm.gain")
+        k, kept_k = self.place(k, f"layers.{i}.attention.k_norm.gain")
+        k, v = (share_heads(part, c.n_group)[0] for part in (k, v))
         attended, kept_attend = attend(q, k, v)
         y, kept_out = linear(self._join_heads(attended), p[f"layers.{i}.attention.out"])
         return x + y, (kept_norm, kept_qkv, kept_q, kept_k, kept_attend, kept_out)
@@ -211,11 +224,29 @@ class ReferenceGPT:
         kept_norm, kept_qkv, kept_q, kept_k, kept_attend, kept_out = kept
         dattended, g[f"layers.{i}.attention.out"] = linear_backward(dy, kept_out)
         dq, dk, dv = attend_backward(self._split_heads(dattended), kept_attend)
-        dq, dk = rope_backward(dq, kept_q), rope_backward(dk, kept_k)
+        dk, dv = (share_heads_backward(part, self.config.n_group) for part in (dk, dv))
+        dq = self.place_backward(dq, kept_q, f"layers.{i}.attention.q_norm.gain", g)
+        dk = self.place_backward(dk, kept_k, f"layers.{i}.attention.k_norm.gain", g)
         dqkv = np.concatenate([self._join_heads(part) for part in (dq, dk, dv)], axis=-1)
         dh, g[f"layers.{i}.attention.qkv"] = linear_backward(dqkv, kept_qkv)
         dx, g[f"layers.{i}.attention_norm.gain"] = rmsnorm_backward(dh, kept_norm)
         return dy + dx
+
+    def place(self, x: Array, gain: str) -> tuple[Array, Kept]:
+        """Queries or keys [B, H, T, D] as attention compares them: turned, normalised before."""
+        c, kept_norm = self.config, None
+        if c.qk_norm:
+            x, kept_norm = rmsnorm(x, self.parameters[gain], c.norm_eps)
+        y, kept_rope = rope(x, c.rope_base, c.rope_scaling)
+        return y, (kept_norm, kept_rope)
+
+    def place_backward(self, dy: Array, kept: Kept, gain: str, g: dict[str, Array]) -> Array:
+        """The gradient of what was placed; adds the gain's to g."""
+        kept_norm, kept_rope = kept
+        dx = rope_backward(dy, kept_rope)
+        if self.config.qk_norm:
+            dx, g[gain] = rmsnorm_backward(dx, kept_norm)
+        return dx
 
     def mlp_sublayer(self, x: Array, i: int) -> tuple[Array, Kept]:
         """x + down swiglu(gate_up norm(x))."""
@@ -236,12 +267,12 @@ class ReferenceGPT:
         return dy + dx
 
     def _split_heads(self, x: Array) -> Array:
-        """[B, T, C] -> [B, H, T, D]."""
+        """[B, T, H * D] -> [B, H, T, D]."""
         b, t, _ = x.shape
-        return x.reshape(b, t, self.config.n_head, self.config.head_size).swapaxes(1, 2)
+        return x.reshape(b, t, -1, self.config.head_size).swapaxes(1, 2)
 
     @staticmethod
     def _join_heads(x: Array) -> Array:
-        """[B, H, T, D] -> [B, T, C]."""
+        """[B, H, T, D] -> [B, T, H * D]."""
         b, h, t, d = x.shape
         return x.swapaxes(1, 2).reshape(b, t, h * d)

@@ -2,6 +2,8 @@
 
 Knows shapes, not mathematics. Activations are feature-major: [channels, tokens], where token
 n = b * T + t, so a head, a half of a head, gate and up are contiguous blocks of rows.
+
+    C n_embd, D head_size, H n_head, K n_kv_head, G = H / K, KD n_kv_embd, F n_hidden
 """
 
 from __future__ import annotations
@@ -28,9 +30,11 @@ class LayerActivations:
     x: Array  # [C, N] the layer's input
     attention_h: Array  # [C, N] normalised x
     attention_rrms: Array  # [N]
-    qkv: Array  # [3C, N] queries and keys rotated
-    weights: list[Array]  # [B, H, end, end - first] for each block of queries
-    inverse_sum: Array  # [B, H, 1, T]
+    qkv: Array  # [C + 2KD, N] queries and keys rotated
+    qk_normed: Array  # [C + KD, N] queries and keys over their size; no rows without qk_norm
+    qk_rrms: Array  # [H + K, 1, N]; the same
+    weights: list[Array]  # [B, K, G, end, end - first] for each block of queries
+    inverse_sum: Array  # [B, K, G, 1, T]
     attended: Array  # [C, N]
     x_mid: Array  # [C, N] after attention
     mlp_h: Array  # [C, N] normalised x_mid
@@ -60,7 +64,21 @@ class Workspace:
                 setattr(self, name, self._arena[name])
         if keep:
             self.dscores = [self._arena[f"dscores.{j}"] for j in range(len(self._spans))]
-        self.rope = RopeTables(batch, length, config.head_size, config.rope_base, dtype=dtype)
+        self.rope = RopeTables(
+            batch,
+            length,
+            config.head_size,
+            config.rope_base,
+            scaling=config.rope_scaling,
+            n_group=config.n_group,
+            dtype=dtype,
+        )
+        end_q, end_k = config.n_embd, config.n_embd + config.n_kv_embd
+        self.qk_parts = (  # name, rows of qkv, heads
+            ("q", slice(end_q), slice(config.n_head)),
+            ("k", slice(end_q, end_k), slice(config.n_head, config.n_head + config.n_kv_head)),
+        )
+        self._ends = end_q, end_k
 
     x_final: Array  # [C, N] the last layer's output
     h_final: Array  # [C, N] normalised
@@ -69,19 +87,23 @@ class Workspace:
     total: Array  # [N]
     hidden: Array  # [F, N] the MLP's inner activation
     scratch: Array  # [C, N]
-    rope_scratch: Array  # [2, C, N]
+    rope_scratch: Array  # [2, (C + KD) / 2, N]
     # with keep only:
     dx: Array  # [C, N] the gradient that travels down the residual stream
     dh: Array  # [C, N]
-    dqkv: Array  # [3C, N]
+    dqkv: Array  # [C + 2KD, N]
     dhidden: Array  # [F, N]
 
     @property
     def _spans(self) -> list[tuple[int, int]]:
         return list(attention.blocks(self.length))
 
+    @property
+    def _n_qkv(self) -> int:
+        return self.config.n_embd + 2 * self.config.n_kv_embd
+
     def _weight_shapes(self) -> list[tuple[int, ...]]:
-        rows = (self.batch, self.config.n_head)
+        rows = (self.batch, self.config.n_kv_head, self.config.n_group)
         return [(*rows, end, end - first) for first, end in self._spans]
 
     def _layer_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -90,9 +112,11 @@ class Workspace:
             ("x", "attention_h", "attended", "x_mid", "mlp_h"), (c.n_embd, n)
         )
         shapes |= {"attention_rrms": (n,), "mlp_rrms": (n,)}
-        shapes |= {"qkv": (3 * c.n_embd, n), "gate_up": (2 * c.n_hidden, n)}
+        shapes |= {"qkv": (self._n_qkv, n), "gate_up": (2 * c.n_hidden, n)}
+        shapes["qk_normed"] = (c.n_embd + c.n_kv_embd if c.qk_norm else 0, n)
+        shapes["qk_rrms"] = (c.n_head + c.n_kv_head if c.qk_norm else 0, 1, n)
         shapes["silu"] = (c.n_hidden, n)
-        shapes["inverse_sum"] = (self.batch, c.n_head, 1, self.length)
+        shapes["inverse_sum"] = (self.batch, c.n_kv_head, c.n_group, 1, self.length)
         return shapes | {f"weights.{j}": s for j, s in enumerate(self._weight_shapes())}
 
     def _shared_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -105,10 +129,10 @@ class Workspace:
             "total": (n,),
             "hidden": (c.n_hidden, n),
             "scratch": (c.n_embd, n),
-            "rope_scratch": (2, c.n_embd, n),
+            "rope_scratch": (2, (c.n_embd + c.n_kv_embd) // 2, n),
         }
         if self.keep:
-            shapes |= {"dx": (c.n_embd, n), "dh": (c.n_embd, n), "dqkv": (3 * c.n_embd, n)}
+            shapes |= {"dx": (c.n_embd, n), "dh": (c.n_embd, n), "dqkv": (self._n_qkv, n)}
             shapes["dhidden"] = (c.n_hidden, n)
             shapes |= {f"dscores.{j}": s for j, s in enumerate(self._weight_shapes())}
         return shapes
@@ -119,20 +143,30 @@ class Workspace:
         return LayerActivations(weights=weights, **views)
 
     def heads(self, rows: Array) -> Array:
-        """[C, N] seen as [B, H, D, T], the shape attention works on."""
+        """[C, N] seen as [B, K, G, D, T], the shape attention works on; [KD, N] with G = 1."""
         c = self.config
-        return rows.reshape(c.n_head, c.head_size, self.batch, self.length).transpose(2, 0, 1, 3)
+        shape = (c.n_kv_head, -1, c.head_size, self.batch, self.length)
+        return rows.reshape(shape).transpose(3, 0, 1, 2, 4)
 
-    def planes(self, rows: Array) -> Array:
-        """[2C, N], queries then keys, seen as RoPE's [2, H, 2 (half), D/2, N]."""
+    def qkv_heads(self, qkv: Array) -> tuple[Array, Array, Array]:
+        """The heads of queries, keys and values, which are rows of [C + 2KD, N]."""
+        end_q, end_k = self._ends
+        return self.heads(qkv[:end_q]), self.heads(qkv[end_q:end_k]), self.heads(qkv[end_k:])
+
+    def by_head(self, rows: Array) -> Array:
+        """Rows of queries or keys seen as [heads, D, N]."""
+        return rows.reshape(-1, self.config.head_size, self.tokens)
+
+    def planes(self, qkv: Array) -> Array:
+        """The queries and keys of [C + 2KD, N] seen as RoPE's [G + 1, K, 2 (half), D/2, N]."""
         c = self.config
-        half = c.head_size // 2
-        return rows.reshape(2, c.n_head, 2, half, self.tokens)
+        shape = (c.n_group + 1, c.n_kv_head, 2, c.head_size // 2, self.tokens)
+        return qkv[: self._ends[1]].reshape(shape)
 
     def plane_scratch(self) -> tuple[Array, Array]:
         """Two buffers, each half of `planes`."""
         c = self.config
-        shape = (2, c.n_head, c.head_size // 2, self.tokens)
+        shape = (c.n_group + 1, c.n_kv_head, c.head_size // 2, self.tokens)
         first, second = self.rope_scratch
         return first.reshape(shape), second.reshape(shape)
 
