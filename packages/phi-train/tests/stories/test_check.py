@@ -37,7 +37,7 @@ def test_there_are_plots():
         ("The [end|end].", "The end"),  # one text for two choices
         ("The [end|en][|d].", "end"),  # one text for two sequences of choices
         ("It was a good day.", "It was a good day."),  # one of several texts
-        ("Lily and Tom were best friends.", "Lily and Tom were best friends."),  # names
+        ("Lily and Ben were best friends.", "Lily and Ben were best friends."),  # names
         ("{x} and {b} were best friends.", "were best friends."),  # x can be a
     ],
 )

@@ -11,11 +11,11 @@ from phi_train.stories import NotAStory, StoryGrammar
 GRAMMAR = StoryGrammar()
 STORY = (
     "Once upon a time, there was a little girl named Lily.\n"
-    "One day, Lily went to the park with her friend Tom. Lily had a red ball. "
-    "Lily gave the ball to Tom. Tom smiled.\n"
-    "Then Tom lost the ball. He was very sad, but Lily helped him. They asked a baker, "
+    "One day, Lily went to the park with her friend Ben. Lily had a red ball. "
+    '"I like your ball," said Ben. Lily gave the ball to Ben. Ben smiled.\n'
+    "Then Ben lost the ball. He was very sad, but Lily helped him. They asked a baker, "
     "who had not seen it. Then Lily found the ball under the bed. "
-    'Lily gave the ball back to Tom. "Thank you, Lily!" said Tom.\n'
+    'Lily gave the ball back to Ben. "Thank you, Lily!" said Ben.\n'
     "They were both happy. The end."
 )
 
@@ -41,38 +41,40 @@ def test_a_story_written_by_hand():
     assert GRAMMAR.accepts(STORY)
     assert -150 < GRAMMAR.log_prob(STORY) < -30
     world = GRAMMAR.parse(STORY).world
-    assert [(t.name, h.name) for t, h in world.holder.items() if h] == [("ball", "Tom")]
-    assert ("give", "Lily", "Tom", "ball") in world.log
+    assert [(t.name, h.name) for t, h in world.holder.items() if h] == [("ball", "Ben")]
+    assert ("give", "Lily", "Ben", "ball") in world.log
 
 
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("Lily gave the ball to Tom. Tom", "Tom gave the ball to Lily. Lily"),  # he has none
-        ("Tom lost the ball", "Lily lost the ball"),  # she has given it away
-        ("Tom lost the ball", "Tom lost the kite"),
-        ("Tom lost the ball", "Sam lost the ball"),
-        ("Lily gave the ball to Tom", "Lily gave the ball to Lily"),
+        ("Lily gave the ball to Ben. Ben", "Ben gave the ball to Lily. Lily"),  # he has none
+        ("Ben lost the ball", "Lily lost the ball"),  # she has given it away
+        ("Ben lost the ball", "Ben lost the kite"),
+        ("Ben lost the ball", "Sam lost the ball"),
+        ("Lily gave the ball to Ben", "Lily gave the ball to Lily"),
         ("Lily found the ball", "Sue found the ball"),
-        ("Lily gave the ball back to Tom", "Tom gave the ball back to Lily"),
-        ("back to Tom", "back to Lily"),
+        ("Lily gave the ball back to Ben", "Ben gave the ball back to Lily"),
+        ("back to Ben", "back to Lily"),
         ("Lily had a red ball", "Sue had a red ball"),
-        ("Lily had a red ball", "Tom had a red ball"),
+        ("Lily gave the ball to Ben", "Lily gave the kite to Ben"),
         (" Lily had a red ball.", ""),
+        (' "I like your ball," said Ben.', ""),
+        ('like your ball," said Ben', 'like your ball," said Lily'),  # it is hers
         ("with her friend", "with his friend"),
         ("He was very sad", "She was very sad"),
-        ("Lily helped him", "Tom helped him"),
+        ("Lily helped him", "Ben helped him"),
         ("Lily helped him", "Lily helped her"),
         ("a little girl", "a little boy"),
         ("a red ball", "an red ball"),
         ("Then Lily found the ball under the bed. ", ""),
-        (" Tom smiled.", ""),
-        (" Lily gave the ball to Tom.", ""),
+        (" Ben smiled.", ""),
+        (" Lily gave the ball to Ben.", ""),
         ("They were both happy. The end.", ""),
         ("The end.", "The end"),
         ("The end.", "The end. "),
         ("The end.", "The end. The end."),
-        ("friend Tom", "friend Lily"),  # not a second Lily
+        ("friend Ben", "friend Lily"),  # not a second Lily
         ("\nThen", " Then"),
     ],
 )

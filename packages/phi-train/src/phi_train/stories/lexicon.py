@@ -6,8 +6,16 @@ near the end. `a, b, c` are separated by commas (or by spaces where no entry has
 
 from __future__ import annotations
 
-from phi_train.stories.lexicon_people import ANIMALS, BOYS, GIRLS, JOBS, PETS, RELATIVES
-from phi_train.stories.lexicon_things import FOODS, FURNITURE, LOOKS, PLACES, TOOLS, TOYS
+from phi_train.stories.lexicon_people import ANIMALS, BOYS, GIRLS, JOBS, PETS, RELATIVES, YOUNG
+from phi_train.stories.lexicon_things import (
+    FAR_PLACES,
+    FOODS,
+    FURNITURE,
+    LOOKS,
+    PLACES,
+    TOOLS,
+    TOYS,
+)
 from phi_train.stories.words import Word, WordClass, character, place, plain, thing
 
 __all__ = ["CLASSES"]
@@ -17,6 +25,10 @@ SMALL = (
 )
 SMALL += " friendly cheerful lonely smart fluffy silly polite busy lively sleepy careful fearless"
 SMALL += " thoughtful lazy messy stubborn bouncy graceful daring"
+
+FINE = (
+    "nice pretty special good big old new useful lovely funny shiny precious soft strong wonderful"
+)
 
 WEATHER = "sunny warm nice hot cold windy rainy bright cloudy cool snowy fine foggy chilly lovely"
 WEATHER += " breezy quiet frosty golden misty stormy"
@@ -103,7 +115,7 @@ def _split(text: str) -> list[str]:
     return [" ".join(word.split()) for word in text.split(",")] if "," in text else text.split()
 
 
-def _plain(name: str, text: str, *, zipf: float = 1.6, shift: float = 2.0) -> WordClass:
+def _plain(name: str, text: str, *, zipf: float = 2.2, shift: float = 2.0) -> WordClass:
     return WordClass(name, [plain(word) for word in _split(text)], zipf=zipf, shift=shift)
 
 
@@ -114,22 +126,33 @@ def _people(text: str, *, she: bool) -> list[Word]:
 def _classes() -> list[WordClass]:
     girls, boys = _people(GIRLS, she=True), _people(BOYS, she=False)
     pets = [character(name[:-1], she=name[-1] == "f") for name in PETS.split()]
-    children = [name for pair in zip(girls, boys, strict=True) for name in pair]
+    friends = [name for pair in zip(girls[1::2], boys[1::2], strict=True) for name in pair]
+    toys = [thing(word) for word in _split(TOYS)]
     foods = [thing(*entry.split("/")) for entry in _split(FOODS)]
-    places = [place(*entry.split("/")) for entry in _split(PLACES)]
+    places = [place(name, "at") for name in _split(PLACES)]
+    far_places = [place(*entry.split("/")) for entry in _split(FAR_PLACES)]
     return [
-        WordClass("girl", girls, zipf=2.5, shift=4.0),
-        WordClass("boy", boys, zipf=2.5, shift=4.0),
-        WordClass("child", children, zipf=2.5, shift=8.0),
-        WordClass("pet", pets, zipf=2.5, shift=4.0),
-        WordClass("toy", [thing(word) for word in _split(TOYS)], zipf=2.2, shift=2.5),
-        WordClass("food", foods),
-        WordClass("place", places),
+        # Heroes and friends have different names, first and later places and things too: a reader
+        # (or a small model) can tell from the word alone which part it plays.
+        WordClass("girl", girls[::2], zipf=2.2),
+        WordClass("boy", boys[::2], zipf=2.2),
+        WordClass("hero_pet", pets[::2], zipf=2.2),
+        WordClass("friend", friends[:44], zipf=2.2, shift=4.0),
+        WordClass("guest", friends[44:], zipf=2.0),
+        WordClass("friend_pet", pets[1::2], zipf=2.2),
+        WordClass("toy", toys[::2], zipf=2.2),
+        WordClass("present", toys[1::2], zipf=2.2),
+        WordClass("food", foods[::2], zipf=2.2),
+        WordClass("treat", foods[1::2], zipf=2.2),
+        WordClass("place", places, zipf=2.2),
+        WordClass("far_place", far_places, zipf=2.2),
         WordClass("rule", [Word(do, past=did) for do, did in RULES.items()]),
         _plain("animal", ANIMALS),
-        _plain("relative", RELATIVES),
+        _plain("young", YOUNG, shift=1.0),
+        _plain("relative", RELATIVES, shift=0.5),
         _plain("job", JOBS),
         _plain("look", LOOKS),
+        _plain("fine", FINE),
         _plain("furniture", FURNITURE),
         _plain("tool", TOOLS),
         _plain("small", SMALL, shift=1.0),
@@ -146,7 +169,7 @@ def _classes() -> list[WordClass]:
         _plain("virtue", VIRTUES),
         _plain("game", GAMES),
         _plain("time", TIMES),
-        _plain("number", "two three four five", zipf=0.5),
+        _plain("number", "two three four five", shift=1.0),
     ]
 
 

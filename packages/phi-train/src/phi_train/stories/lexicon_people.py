@@ -6,7 +6,7 @@ here (`Maxm` is Max, he).
 
 from __future__ import annotations
 
-__all__ = ["ANIMALS", "BOYS", "GIRLS", "JOBS", "PETS", "RELATIVES"]
+__all__ = ["ANIMALS", "BOYS", "GIRLS", "JOBS", "PETS", "RELATIVES", "YOUNG"]
 
 GIRLS = """Lily Mia Anna Sue Lucy Amy Sara Jane Emma Molly Ella Mary Kate Rose Daisy Lisa Jenny
 Nora Ruby Zoe Ivy Grace Alice Clara Eva Maya Lola Rita Tina Betty Holly Polly Nina Hannah Julia
@@ -30,8 +30,11 @@ beaver, otter, mole, goose, swan, donkey, camel, kangaroo, panda, koala, dolphin
 raccoon, badger, crow, lizard, hamster, butterfly, ladybug, rooster, dragon, unicorn, crocodile,
 hippo, peacock, octopus, moose, bat, weasel, gecko, walrus, llama, skunk, sparrow"""
 
-RELATIVES = """grandma, grandpa, aunt, uncle, cousin, teacher, big brother, big sister, neighbor,
-nanny, godmother, old friend, music teacher"""
+YOUNG = """kitten, bird, puppy, duckling, bunny, mouse, frog, chick, lamb, fawn, squirrel,
+hedgehog, calf, piglet, cub, foal, gosling, owlet, hamster, bee"""
+
+RELATIVES = """grandma, aunt, uncle, cousin, teacher, big brother, big sister, neighbor, nanny,
+grandpa, godmother, old friend, music teacher"""
 
 JOBS = """farmer, baker, teacher, doctor, fisherman, shopkeeper, gardener, king, queen, painter,
 pilot, policeman, fireman, nurse, sailor, chef, princess, knight, clown, builder, postman, wizard,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["FOODS", "FURNITURE", "LOOKS", "PLACES", "TOOLS", "TOYS"]
+__all__ = ["FAR_PLACES", "FOODS", "FURNITURE", "LOOKS", "PLACES", "TOOLS", "TOYS"]
 
 TOYS = """ball, doll, kite, car, book, hat, boat, truck, box, drum, bear, balloon, train, blanket,
 bag, cup, stick, ring, key, flower, robot, puzzle, crown, bell, coin, stone, shell, toy, jar,
@@ -24,14 +24,14 @@ coconut, pineapple, kiwi, apricot, olive, raisin, marshmallow, jellybean, noodle
 burger, taco, bagel, croissant, popsicle, meatball, pepper, cucumber, bean, pea, corncob, almond,
 papaya, macaroon"""
 
-PLACES = """park/at, beach/at, forest/in, garden/in, farm/at, lake/at, river/at, zoo/at, store/at,
-school/at, playground/at, woods/in, house/in, pond/at, market/at, hill/on, kitchen/in, field/in,
-yard/in, library/at, barn/in, cave/in, bridge/on, meadow/in, castle/at, street/on, town/in,
-village/in, museum/at, pool/at, circus/at, fair/at, island/on, mountain/on, tower/in, jungle/in,
-bakery/at, attic/in, harbor/at, station/at, orchard/in, desert/in, valley/in, mill/at, shop/at,
-theater/at, cabin/in, palace/at, airport/at, treehouse/in, swamp/in, hospital/at, church/at,
-stable/in, greenhouse/in, bookshop/in, shipyard/at, ice rink/at, toy shop/in, rooftop/on,
-courtyard/in"""
+PLACES = """park, farm, beach, lake, zoo, river, store, school, pond, playground, market, library,
+fair, circus, museum, pool, castle, station, harbor, bakery, theater, airport, mill, shop,
+hospital, church, palace, bus stop, ice rink, lighthouse"""
+
+FAR_PLACES = """forest/in, garden/in, woods/in, hill/on, house/in, field/in, yard/in, kitchen/in,
+barn/in, cave/in, bridge/on, meadow/in, street/on, town/in, village/in, island/on, mountain/on,
+tower/in, jungle/in, attic/in, orchard/in, desert/in, valley/in, cabin/in, treehouse/in, swamp/in,
+stable/in, greenhouse/in, bookshop/in, shipyard/at, rooftop/on, courtyard/in"""
 
 FURNITURE = """tree, bed, table, bush, rock, chair, box, couch, door, bench, log, rug, fence,
 house, slide, wall, flowers, leaves, swing, basket, gate, shed, stairs, car, pillow, big stone,

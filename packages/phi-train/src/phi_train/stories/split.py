@@ -8,7 +8,7 @@ P(text | side) = P(text) / P(side) exactly, that is, `log_prob` is that of the u
 and a story's conditional log-probability is higher by the constant -ln P(side): 0.105 nats a story
 (training, P = 0.9) and 2.303 nats (validation, P = 0.1), about 0.2 and 3.3 bits on some hundreds.
 P(side) is 1/10 up to the luck of the hash: its standard deviation is 0.3 sqrt(sum p(text)^2), less
-than 1e-6 for the default grammar, whose likeliest story has a probability below 1e-12.
+than 1e-5 for the default grammar, whose likeliest stories have probabilities of about 1e-9.
 No model can use the constant, because the hash looks independent of anything that can be learned
 from text: a model that has learned the source perfectly gives validation texts exactly
 `log_prob`. So the floor of the gap is the unconditional source on the same validation stories.

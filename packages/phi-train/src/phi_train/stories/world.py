@@ -150,6 +150,10 @@ def _come(world: World, role: str) -> None:
     world.log.append(("come", who.name, place.name))
 
 
+def _as(world: World, new: str, old: str) -> None:
+    world.roles[new] = world.roles[old]
+
+
 def _hide(world: World, role: str, spot: str) -> None:
     who, where = world.roles[role], world.roles[spot]
     world.place[who] = where
@@ -189,6 +193,7 @@ EFFECTS: dict[str, Callable[..., None]] = {
     "lose": _lose,
     "feel": _feel,
     "come": _come,
+    "as": _as,
     "hide": _hide,
     "find": _find,
     "food": _food,

@@ -14,21 +14,32 @@ NODES = {
         line(5, f"{ONCE} {{:small.a}} girl named {{a=girl}}.", do="enter a", then="day about"),
         line(5, f"{ONCE} {{:small.a}} boy named {{a=boy}}.", do="enter a", then="day about"),
         line(
-            4, f"{ONCE} {{:small.a}} {{:animal}} named {{a=pet}}.", do="enter a", then="day about"
+            4,
+            f"{ONCE} {{:small.a}} {{:animal}} named {{a=hero_pet}}.",
+            do="enter a",
+            then="day about",
         ),
-        line(2, "{a=child} was {:small.a} {a.kid}.", do="enter a", then="day about"),
+        line(1, "A {:small} girl was called {a=girl}.", do="enter a", then="day about"),
+        line(1, "A {:small} boy was called {a=boy}.", do="enter a", then="day about"),
     ],
     "day": [
-        line(4, "\nOne day, {a} went {p=place.to} with {a.his} friend {b=child}.", do=MET),
-        line(2, "\nOne day, {a} went {p=place.to} with {a.his} {:animal} {b=pet}.", do=MET),
-        line(3, "\nOne {:weather} day, {a} and {b=child} went {p=place.to}.", do=MET),
-        line(3, "\nOne day, {a} met {:animal.a} named {b=pet} {p=place.at}.", do=MET),
-        line(2, "\nOne day, {a} played {p=place.at} with {a.his} friend {b=child}.", do=MET),
+        line(4, "\nOne day, {a} went {p=place.to} with {a.his} friend {b=friend}.", do=MET),
+        line(2, "\nOne day, {a} went {p=place.to} with {a.his} {:animal} {b=friend_pet}.", do=MET),
+        line(3, "\nOne {:weather} day, {a} and {b=friend} went {p=place.to}.", do=MET),
+        line(3, "\nOne day, {a} met {:animal.a} named {b=friend_pet} {p=place.at}.", do=MET),
+        line(2, "\nOne day, {a} played {p=place.at} with {a.his} friend {b=friend}.", do=MET),
     ],
     "about": [
-        line(8, "{x?who} had {:look.a} {o=toy}.", do="get x o", then="middle"),
-        line(2, "{a} took {a.his} {:look} {o=toy} with {a.him}.", do="get a o", then="middle"),
-        line(2, "They [liked*2|loved|wanted] to {:hobby}.", then="middle"),
-        line(1, "{b} [liked*2|loved|wanted] to {:hobby}.", then="middle"),
+        line(6, "{a} had {:look.a} {o=toy}.", do="as x a; get x o", then="like middle"),
+        line(2, "{a} took {:look.a} {o=toy} there.", do="as x a; get x o", then="like middle"),
+        line(
+            2, "{b} [brought*2|took] {:look.a} {o=toy}.", do="as x b; get x o", then="like middle"
+        ),
+    ],
+    "like": [
+        line(3, "They liked the {o}."),
+        line(2, '"I like your {o}," said {y?not_x}.'),
+        line(2, "The {o} was very {:fine}."),
+        line(1, "They played with the {o}."),
     ],
 }

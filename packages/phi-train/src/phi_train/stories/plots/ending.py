@@ -26,9 +26,11 @@ NODES = {
         line(3, "\nThey were both {:glad}.", when="pair", then="last"),
         line(3, "\nThey were all {:glad}.", when="many", then="last"),
         line(3, "\n{a} and {b} {:game} {:time}.", then="last"),
-        line(2, "\nThey {s=game} and {t=game} {:time}.", then="last"),
+        line(2, "\nThey {:game} {:time}.", then="last"),
+        line(1, "\nThey {s=game} and {t=game} {:time}.", then="last"),
         line(2, "\nThen they went home and {:game}.", then="last"),
-        line(1, "\nThey stayed {p.at} {:time}.", then="last"),
+        line(1, "\nThey stayed there {:time}.", then="last"),
+        line(0.2, "\nThey stayed {p.at} {:time}.", then="last"),
         line(2, "\n{a} was {g:glad} to have a friend like {b}.", do="feel a g", then="last"),
     ],
     "last": [
@@ -37,17 +39,22 @@ NODES = {
         line(2, "It was [a good*2|the best|a great] day.", then="stop"),
         line(1, "The end.", then="stop"),
     ],
-    "moral": [  # for plots that have one
-        line(6, "{end}"),
-        line(3, "They learned to {:virtue}.", then="stop"),
-        line(2, "From then on, {a} tried to {:virtue}.", then="stop"),
-        line(2, "It is [good*2|always good] to {:virtue}.", then="stop"),
-    ],
-    "happy": [
+    "happy": [  # for plots that have a moral
         line(3, "\nThey were both {:glad}.", when="pair", then="moral"),
         line(3, "\nThey were all {:glad}.", when="many", then="moral"),
         line(2, "\nThen they {:game} {:time}.", then="moral"),
         line(2, "\n{a} and {b} were friends again.", then="moral"),
+        line(0.3, "\n{a} and {b} {:game} {:time}.", then="moral"),
+        line(0.3, "\n{a} was {g:glad} to have a friend like {b}.", do="feel a g", then="moral"),
+    ],
+    "moral": [
+        line(7, "{end}"),
+        line(3, "They learned to {:virtue}.", then="stop"),
+        line(2, "From then on, {a} tried to {:virtue}.", then="stop"),
+        line(2, "It is [good*2|always good] to {:virtue}.", then="stop"),
+        line(0.5, "{a} and {b} were best friends.", then="stop"),
+        line(0.5, "It was [a good*2|the best|a great] day.", then="stop"),
+        line(0.5, "The end.", then="stop"),
     ],
     "stop": [line(1, "{end}")],
 }

@@ -9,12 +9,12 @@ __all__ = ["NODES", "OPENINGS"]
 
 OPENINGS = [
     line(
-        4,
+        2,
         "\n{a} found {:look.a} seed and put it in the ground.",
         then="garden_water garden_grown end",
     ),
     line(
-        2,
+        1,
         "\nA {:job} gave {:look.a} seed to {a}, and {a.he} planted it.",
         then="garden_wait garden_grown end",
     ),

@@ -8,14 +8,14 @@ __all__ = ["NODES", "OPENINGS"]
 
 OPENINGS = [
     line(
-        4,
-        "\nIt was {b}'s birthday, and {a} [made*2|had|bought] {:look.a} {q=toy}.",
+        6,
+        "\nIt was {b}'s birthday, and {a} [made*2|had|bought] {:look.a} {q=present}.",
         do="get a q",
         then="gift_give thanks_q end",
     ),
     line(
-        3,
-        "\n{a} [made*2|bought] {:look.a} {q=toy} for {b}.",
+        4,
+        "\n{a} [made*2|bought] {:look.a} {q=present} for {b}.",
         do="get a q",
         then="gift_hide gift_give end",
     ),
@@ -28,7 +28,9 @@ NODES = {
         line(1, "{a} could not wait."),
     ],
     "gift_give": [
-        line(3, '"Surprise!" [said*2|shouted] {a}, and gave the {q} to {b}.', do="give a b q"),
+        line(
+            3, '"Surprise!" [said*3|cried|shouted] {a}, and gave the {q} to {b}.', do="give a b q"
+        ),
         line(2, '"The {q} is for you," said {a}, and {b} took it.', do="give a b q"),
         line(
             1, '{b} opened {b.his} eyes and saw the {q}. "It is yours," said {a}.', do="give a b q"

@@ -11,13 +11,13 @@ PLOT = "lesson_deed lesson_hurt lesson_care moral"
 TOLD = "lesson_deed lesson_hurt lesson_learned moral"
 
 OPENINGS = [
-    line(4, '\n"Do not {d:rule}, {a}," said {b}.', then=TOLD),
-    line(2, "\n{a} wanted to {d:rule}, but {b} said no.", then=PLOT),
+    line(3, '\n"Do not {d:rule}, {a}," said {b}.', then=TOLD),
+    line(1, "\n{a} wanted to {d:rule}, but {b} said no.", then=PLOT),
 ]
 
 NODES = {
     "lesson_deed": [
-        line(3, "But {a} did not listen."),
+        line(6, "But {a} did not listen."),
         line(2, "But {a} {d.past}."),
         line(1, '"I am not afraid," said {a}, and {d.past}.'),
     ],

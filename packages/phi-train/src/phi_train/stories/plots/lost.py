@@ -32,7 +32,7 @@ NODES = {
         line(2, '{y?not_x} said, "Let us look for it together."'),
         line(2, '"Where is my {o}?" {x} asked {y?not_x}.'),
         line(2, '"Can you help me?" {x} asked {y?not_x}.'),
-        line(1, "{x.He} was very {g:sad}, but {y?not_x} helped {x.him}.", do="feel x g"),
+        line(0.5, "{x.He} was very {g:sad}, but {y?not_x} helped {x.him}.", do="feel x g"),
     ],
     "lost_found": [
         line(
@@ -49,7 +49,7 @@ NODES = {
         line(3, "{y} gave the {o} back to {x}.", when="y_has_o", do="give y x o", then="thanks_yx"),
         line(2, '"Here is your {o}," said {y}.', when="y_has_o", do="give y x o", then="thanks_yx"),
         line(2, "{x} hugged the {o}.", when="x_has_o"),
-        line(2, '"I found it!" [said*2|shouted] {x}.', when="x_has_o"),
+        line(2, '"I found it!" [said*3|cried|shouted] {x}.', when="x_has_o"),
         line(1, "{x} was so {g:glad}.", when="x_has_o", do="feel x g"),
     ],
 }

@@ -9,33 +9,33 @@ __all__ = ["NODES", "OPENINGS"]
 
 OPENINGS = [
     line(
-        4,
-        "\nThen they saw {:small.a} {k=animal} stuck in {:trap}.",
+        2,
+        "\nThen they saw {:small.a} {k=young} stuck in {:trap}.",
         then="rescue_call rescue_way end",
     ),
     line(
-        3,
-        "\nSuddenly, they heard {k=animal.a} cry for help from {:trap}.",
+        2,
+        "\nSuddenly, they heard {k=young.a} cry for help from {:trap}.",
         then="rescue_way rescue_thanks end",
     ),
 ]
 
 NODES = {
     "rescue_call": [
-        line(3, '"Help me!" [said*2|cried] the {k}.'),
+        line(3, '"Help me!" [said*3|cried|shouted] the {k}.'),
         line(2, '"Can you help me?" asked the {k}.'),
         line(1, '"I am stuck," said the {k}.'),
-        line(2, "The {k} was very {:sad}."),
+        line(2, "It was very {:sad}."),
     ],
     "rescue_way": [
-        line(3, "{x?who} got {:tool.a} and pulled the {k} out."),
-        line(2, "{x?owner} used the {o?held_x} to help the {k}.", when="things"),
-        line(2, "{x?who} was [brave*2|kind] and helped the {k} get out."),
-        line(1, "{x?who} asked {:job.a} to help, and soon the {k} was free."),
+        line(3, "{x?who} got {:tool.a} and pulled it out."),
+        line(2, "{x?owner} used the {o?held_x} to help it.", when="things"),
+        line(2, "{x?who} was [brave*2|kind] and helped it get out."),
+        line(1, "{x?who} asked {:job.a} to help, and soon it was free."),
     ],
     "rescue_thanks": [
         line(3, '"Thank you, {x}!" said the {k}.'),
-        line(2, "The {k} was so {:glad}."),
-        line(1, "The {k} said thank you and gave {:food.a} to {x}."),
+        line(2, "It was so {:glad}."),
+        line(1, "It said thank you and gave {:food.a} to {x}."),
     ],
 }

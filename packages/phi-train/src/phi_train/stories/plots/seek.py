@@ -9,12 +9,12 @@ __all__ = ["NODES", "OPENINGS"]
 
 OPENINGS = [
     line(
-        5,
+        3,
         "\nThen {a} and {b} played hide and seek.",
         then="seek_hide seek_look seek_found end",
     ),
     line(
-        2,
+        1,
         '\n"I will hide," said {b}. "Come and find me, {a}!"',
         then="seek_hide seek_found seek_after end",
     ),
@@ -30,14 +30,14 @@ NODES = {
         ),
     ],
     "seek_look": [
-        line(3, "{a} looked [behind|under|near] the {w=furniture}, but {b} was not there."),
-        line(2, '"Where are you?" [asked*2|called] {a}.'),
+        line(2, "{a} looked [behind|under|near] the {w=furniture}, but {b} was not there."),
+        line(4, '"Where are you?" asked {a}.'),
         line(1, "{a} looked and looked."),
     ],
     "seek_found": [
-        line(4, "At last, {a} found {b}.", do="find a b"),
-        line(2, "Then {a} looked at the {h} and saw {b}.", do="find a b"),
-        line(1, '"You are at the {h}!" [said*2|shouted] {a}.', do="find a b"),
+        line(9, "At last, {a} found {b}.", do="find a b"),
+        line(1, "Then {a} looked at the {h} and saw {b}.", do="find a b"),
+        line(1, '"You are at the {h}!" [said*3|cried|shouted] {a}.', do="find a b"),
     ],
     "seek_after": [
         line(2, '"You found me!" said {b}.'),

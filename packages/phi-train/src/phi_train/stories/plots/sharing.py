@@ -9,7 +9,7 @@ __all__ = ["NODES", "OPENINGS"]
 PLOT = "share_hungry share_one share_left end"
 
 OPENINGS = [
-    line(9, "\n{a} had {n:number} {f=food.some}.", do="count a n; food f", then=PLOT),
+    line(5, "\n{a} had {n:number} {f=food.some}.", do="count a n; food f", then=PLOT),
 ]
 
 NODES = {
@@ -17,12 +17,12 @@ NODES = {
         line(3, "{b} was [very*2|so] hungry."),
         line(2, "{b} had nothing to eat."),
         line(2, '"May I have one?" asked {b}.'),
-        line(1, '{b} said, "I love {f.some}!"'),
+        line(1, '"I am hungry," said {b}.'),
     ],
     "share_one": [
         line(4, "{a} gave one to {b}.", do="share a b"),
         line(2, '"You can have one," said {a}.', do="share a b"),
-        line(1, "{a} wanted to share, so {a.he} gave {b} {f.a}.", do="share a b"),
+        line(1, "{a} wanted to share, so {a.he} gave one to {b}.", do="share a b"),
     ],
     "share_left": [
         line(3, "Now {a} had {a#} left."),

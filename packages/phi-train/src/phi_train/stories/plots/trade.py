@@ -8,8 +8,8 @@ __all__ = ["NODES", "OPENINGS"]
 
 OPENINGS = [
     line(
-        4,
-        "\n{y?not_owner} had {:look.a} {q=toy}, and {x?owner} liked it.",
+        3,
+        "\n{y?not_owner} had {:look.a} {q=present}, and {x?owner} liked it.",
         when="one_owner",
         do="get y q",
         then="trade_ask end",

@@ -8,8 +8,8 @@ __all__ = ["NODES", "OPENINGS"]
 
 
 OPENINGS = [
-    line(4, "\nThen {a} wanted to visit {a.his} {m=relative}.", then="visit_way visit_food end"),
-    line(3, '\n"Let us visit my {m=relative}," said {a}.', then="visit_there visit_food end"),
+    line(2, "\nThen {a} wanted to visit {a.his} {m=relative}.", then="visit_way visit_food end"),
+    line(2, '\n"Let us visit my {m=relative}," said {a}.', then="visit_there visit_food end"),
 ]
 
 NODES = {
@@ -29,9 +29,9 @@ NODES = {
         line(1, "The {m} [hugged*3|kissed] {a}."),
     ],
     "visit_food": [
-        line(3, "They ate {s=food.some} and {t=food.some} together."),
+        line(6, "They ate {s=food.some} and {t=treat.some} together."),
         line(2, "The {m} gave them some {:food.some}."),
         line(2, "The {m} told them a story about {:sight}."),
-        line(2, "The {m} gave {:look.a} {q=toy} to {a}.", do="get a q", then="thanks_a"),
+        line(2, "The {m} gave {:look.a} {q=present} to {a}.", do="get a q", then="thanks_a"),
     ],
 }
