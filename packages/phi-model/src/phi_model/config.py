@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from phi_model.errors import ConfigError
+
+if TYPE_CHECKING:
+    from phi_model.memory_use import MemoryUse
 
 __all__ = ["PRESETS", "ModelConfig"]
 
@@ -142,6 +145,19 @@ class ModelConfig:
         matrices = self.n_non_embedding - self._n_gains + self.vocab_size * self.n_embd
         attention = self.n_layer * self.n_embd * (length + 1)
         return 6 * (matrices + attention)
+
+    def memory(
+        self, batch_size: int, seq_len: int, *, workers: int = 1, training: bool = True
+    ) -> MemoryUse:
+        """Bytes for parameters, gradients, AdamW's moments and activations, and their total.
+
+        For steps on batches [batch_size, seq_len] in float32. training=False: for losses and
+        logits alone, which keep no activations for a backward pass; a process that does both
+        has both arenas. Within 15 % of what the process grows by at its peak.
+        """
+        from phi_model.memory_use import memory_use  # noqa: PLC0415 (it imports this module)
+
+        return memory_use(self, batch_size, seq_len, workers=workers, training=training)
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> ModelConfig:

@@ -14,9 +14,20 @@ from numpy.typing import DTypeLike, NDArray
 
 from phi_model.memory import ALIGNMENT, private_zeros
 
-__all__ = ["FlatTable"]
+__all__ = ["FlatTable", "layout"]
 
 Allocator = Callable[[int, DTypeLike], NDArray[Any]]
+
+
+def layout(shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike) -> tuple[dict[str, int], int]:
+    """Where each array of a FlatTable starts, and where the buffer ends, in elements."""
+    step = max(1, ALIGNMENT // np.dtype(dtype).itemsize)
+    starts: dict[str, int] = {}
+    end = 0
+    for name in sorted(shapes, key=lambda name: len(shapes[name]) < 2):
+        starts[name] = end
+        end += -(-prod(shapes[name]) // step) * step
+    return starts, end
 
 
 class FlatTable(Mapping[str, NDArray[Any]]):
@@ -38,13 +49,7 @@ class FlatTable(Mapping[str, NDArray[Any]]):
         allocate: Allocator = private_zeros,
     ) -> None:
         self.dtype = np.dtype(dtype)
-        step = max(1, ALIGNMENT // self.dtype.itemsize)
-        placed = sorted(shapes, key=lambda name: len(shapes[name]) < 2)
-        starts: dict[str, int] = {}
-        end = 0
-        for name in placed:
-            starts[name] = end
-            end += -(-prod(shapes[name]) // step) * step
+        starts, end = layout(shapes, self.dtype)
         self._allocate = allocate
         self.flat: NDArray[Any] = allocate(end, self.dtype)
         self.ranges: dict[str, tuple[int, int]] = {

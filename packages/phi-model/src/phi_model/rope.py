@@ -63,6 +63,11 @@ class RopeTables:
         sin = shaped * np.sin(angles)
         return cos.astype(dtype), sin.astype(dtype)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the four tables."""
+        return sum(table.nbytes for table in (self.cos, self.sin, self.back_cos, self.back_sin))
+
 
 def rotate(qk: Array, cos: Array, sin: Array, *, scratch: tuple[Array, Array]) -> None:
     """Turns queries and keys in place.

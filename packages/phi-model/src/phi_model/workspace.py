@@ -18,9 +18,10 @@ from phi_model.config import ModelConfig
 from phi_model.parameters import FlatTable
 from phi_model.rope import RopeTables
 
-__all__ = ["LayerActivations", "Workspace"]
+__all__ = ["LayerActivations", "Workspace", "arena_shapes"]
 
 Array = NDArray[Any]
+Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass
@@ -43,6 +44,58 @@ class LayerActivations:
     silu: Array  # [F, N] of the gate
 
 
+def layer_shapes(config: ModelConfig, batch: int, length: int) -> Shapes:
+    """Name and shape of what is kept of each layer: the fields of LayerActivations."""
+    c, n = config, batch * length
+    shapes: Shapes = dict.fromkeys(
+        ("x", "attention_h", "attended", "x_mid", "mlp_h"), (c.n_embd, n)
+    )
+    shapes |= {"attention_rrms": (n,), "mlp_rrms": (n,)}
+    shapes |= {"qkv": (c.n_embd + 2 * c.n_kv_embd, n), "gate_up": (2 * c.n_hidden, n)}
+    shapes["qk_normed"] = (c.n_embd + c.n_kv_embd if c.qk_norm else 0, n)
+    shapes["qk_rrms"] = (c.n_head + c.n_kv_head if c.qk_norm else 0, 1, n)
+    shapes["silu"] = (c.n_hidden, n)
+    shapes["inverse_sum"] = (batch, c.n_kv_head, c.n_group, 1, length)
+    return shapes | _weight_shapes("weights", config, batch, length)
+
+
+def shared_shapes(config: ModelConfig, batch: int, length: int, *, keep: bool) -> Shapes:
+    """Name and shape of what all layers share: attributes of Workspace."""
+    c, n = config, batch * length
+    shapes: Shapes = {
+        "x_final": (c.n_embd, n),
+        "h_final": (c.n_embd, n),
+        "rrms_final": (n,),
+        "logits": (c.vocab_size, n),
+        "total": (n,),
+        "hidden": (c.n_hidden, n),
+        "scratch": (c.n_embd, n),
+        "rope_scratch": (2, (c.n_embd + c.n_kv_embd) // 2, n),
+    }
+    if keep:
+        shapes |= {"dx": (c.n_embd, n), "dh": (c.n_embd, n)}
+        shapes |= {"dqkv": (c.n_embd + 2 * c.n_kv_embd, n), "dhidden": (c.n_hidden, n)}
+        shapes |= _weight_shapes("dscores", config, batch, length)
+    return shapes
+
+
+def _weight_shapes(name: str, config: ModelConfig, batch: int, length: int) -> Shapes:
+    heads = (batch, config.n_kv_head, config.n_group)
+    return {
+        f"{name}.{j}": (*heads, end, end - first)
+        for j, (first, end) in enumerate(attention.blocks(length))
+    }
+
+
+def arena_shapes(config: ModelConfig, batch: int, length: int, *, keep: bool) -> Shapes:
+    """Everything in a workspace's arena; without `keep` all layers use one layer's part."""
+    shapes = shared_shapes(config, batch, length, keep=keep)
+    for i in range(config.n_layer if keep else 1):
+        for name, shape in layer_shapes(config, batch, length).items():
+            shapes[f"{i}.{name}"] = shape
+    return shapes
+
+
 class Workspace:
     """The arena of one (config, batch shape); `keep` is False for passes without a backward."""
 
@@ -51,19 +104,14 @@ class Workspace:
     ) -> None:
         self.config, self.batch, self.length, self.keep = config, batch, length, keep
         self.tokens = batch * length
-        n_kept = config.n_layer if keep else 1
-        shapes: dict[str, tuple[int, ...]] = {}
-        for i in range(n_kept):
-            shapes |= {f"{i}.{name}": shape for name, shape in self._layer_shapes().items()}
-        shapes |= self._shared_shapes()
-        self._arena = FlatTable(shapes, dtype=dtype)
-        kept = [self._layer(i) for i in range(n_kept)]
+        self._arena = FlatTable(arena_shapes(config, batch, length, keep=keep), dtype=dtype)
+        kept = [self._layer(i) for i in range(config.n_layer if keep else 1)]
         self.layers = [kept[i if keep else 0] for i in range(config.n_layer)]
-        for name in self._shared_shapes():
+        for name in shared_shapes(config, batch, length, keep=keep):
             if not name.startswith("dscores"):
                 setattr(self, name, self._arena[name])
-        if keep:
-            self.dscores = [self._arena[f"dscores.{j}"] for j in range(len(self._spans))]
+        n_blocks = len(self.layers[0].weights)
+        self.dscores = [self._arena[f"dscores.{j}"] for j in range(n_blocks) if keep]
         self.rope = RopeTables(
             batch,
             length,
@@ -94,52 +142,10 @@ class Workspace:
     dqkv: Array  # [C + 2KD, N]
     dhidden: Array  # [F, N]
 
-    @property
-    def _spans(self) -> list[tuple[int, int]]:
-        return list(attention.blocks(self.length))
-
-    @property
-    def _n_qkv(self) -> int:
-        return self.config.n_embd + 2 * self.config.n_kv_embd
-
-    def _weight_shapes(self) -> list[tuple[int, ...]]:
-        rows = (self.batch, self.config.n_kv_head, self.config.n_group)
-        return [(*rows, end, end - first) for first, end in self._spans]
-
-    def _layer_shapes(self) -> dict[str, tuple[int, ...]]:
-        c, n = self.config, self.tokens
-        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(
-            ("x", "attention_h", "attended", "x_mid", "mlp_h"), (c.n_embd, n)
-        )
-        shapes |= {"attention_rrms": (n,), "mlp_rrms": (n,)}
-        shapes |= {"qkv": (self._n_qkv, n), "gate_up": (2 * c.n_hidden, n)}
-        shapes["qk_normed"] = (c.n_embd + c.n_kv_embd if c.qk_norm else 0, n)
-        shapes["qk_rrms"] = (c.n_head + c.n_kv_head if c.qk_norm else 0, 1, n)
-        shapes["silu"] = (c.n_hidden, n)
-        shapes["inverse_sum"] = (self.batch, c.n_kv_head, c.n_group, 1, self.length)
-        return shapes | {f"weights.{j}": s for j, s in enumerate(self._weight_shapes())}
-
-    def _shared_shapes(self) -> dict[str, tuple[int, ...]]:
-        c, n = self.config, self.tokens
-        shapes: dict[str, tuple[int, ...]] = {
-            "x_final": (c.n_embd, n),
-            "h_final": (c.n_embd, n),
-            "rrms_final": (n,),
-            "logits": (c.vocab_size, n),
-            "total": (n,),
-            "hidden": (c.n_hidden, n),
-            "scratch": (c.n_embd, n),
-            "rope_scratch": (2, (c.n_embd + c.n_kv_embd) // 2, n),
-        }
-        if self.keep:
-            shapes |= {"dx": (c.n_embd, n), "dh": (c.n_embd, n), "dqkv": (self._n_qkv, n)}
-            shapes["dhidden"] = (c.n_hidden, n)
-            shapes |= {f"dscores.{j}": s for j, s in enumerate(self._weight_shapes())}
-        return shapes
-
     def _layer(self, i: int) -> LayerActivations:
-        views = {name: self._arena[f"{i}.{name}"] for name in self._layer_shapes()}
-        weights = [views.pop(f"weights.{j}") for j in range(len(self._spans))]
+        names = layer_shapes(self.config, self.batch, self.length)
+        views = {name: self._arena[f"{i}.{name}"] for name in names}
+        weights = [views.pop(name) for name in names if name.startswith("weights.")]
         return LayerActivations(weights=weights, **views)
 
     def heads(self, rows: Array) -> Array:
@@ -172,5 +178,5 @@ class Workspace:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held by the arena."""
-        return int(self._arena.flat.nbytes)
+        """Bytes held by the arena and RoPE's tables."""
+        return int(self._arena.flat.nbytes) + self.rope.nbytes
