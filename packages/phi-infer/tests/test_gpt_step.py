@@ -12,6 +12,11 @@ SHAPES = [
     {"tied_head": False},
     {"n_layer": 1, "n_head": 1},
     {"n_head": 8, "n_hidden": 20, "rope_base": 100.0, "norm_eps": 1e-3},
+    {"n_head": 4, "n_kv_head": 2},
+    {"n_head": 8, "n_kv_head": 1},
+    {"qk_norm": True},
+    {"rope_scaling": 4.0, "rope_base": 100.0},
+    {"n_head": 4, "n_kv_head": 2, "qk_norm": True, "rope_scaling": 1.5, "tied_head": False},
 ]
 
 
@@ -34,12 +39,28 @@ def test_the_context_matters_to_these_models(make_model):
     assert np.abs(a - b).max() > 1e-2
 
 
+@pytest.mark.parametrize("changes", [{"qk_norm": True}, {"rope_scaling": 4.0, "rope_base": 100.0}])
+def test_the_choices_matter_to_these_models(make_model, changes):
+    """As above: a step that ignored them would have to be seen."""
+    model, plain = make_model(3, **changes), make_model(3, rope_base=changes.get("rope_base", 1e4))
+    for name, value in plain.parameters.items():
+        value[...] = model.parameters[name]
+    assert np.abs(model.logits([5, 6, 7]) - plain.logits([5, 6, 7])).max() > 1e-2
+
+
+def test_shared_keys_take_less_room(make_model):
+    model = make_model(3, n_head=4, n_kv_head=1)
+    step = GPTStep(model.config, model.parameters)
+    assert step._keys.shape == step._values.shape == (2, 1, 16, 4)
+
+
 @pytest.mark.parametrize("seq_len", [1, 2, 5, 8])
 def test_beyond_its_context_one_layer_sees_a_sliding_window(make_model, seq_len):
     """Keys and values of one layer depend on their own token alone, so that the last seq_len
     tokens, started afresh, are the same thing: distances are all that RoPE sees.
     """
-    model = make_model(4, n_layer=1, seq_len=seq_len)
+    choices = {"n_head": 4, "n_kv_head": 2, "qk_norm": True, "rope_scaling": 2.0}
+    model = make_model(4, n_layer=1, seq_len=seq_len, **(choices if seq_len == 5 else {}))
     ids = np.random.default_rng(1).integers(0, 300, 4 * seq_len + 3)
     step = GPTStep(model.config, model.parameters)
     for end, token in enumerate(ids, start=1):

@@ -29,10 +29,10 @@ class GPTStep:
         self._head = parameters["embedding" if c.tied_head else "head"]
         self._final_gain = parameters["final_norm.gain"]
         self._layers = [_LayerWeights(parameters, i) for i in range(c.n_layer)]
-        shape = (c.n_layer, c.n_head, c.seq_len, c.head_size)
+        shape = (c.n_layer, c.n_kv_head, c.seq_len, c.head_size)
         self._keys = np.zeros(shape, np.float32)
         self._values = np.zeros(shape, np.float32)
-        self._frequencies = rope_angles(2, c.head_size, c.rope_base)[:, 1]
+        self._frequencies = rope_angles(2, c.head_size, c.rope_base, c.rope_scaling)[:, 1]
         self.position = 0
 
     def __call__(self, token: int) -> Array:
@@ -45,9 +45,12 @@ class GPTStep:
         x = self._embedding[token].copy()
         for i, layer in enumerate(self._layers):
             h = self._norm(x, layer.attention_gain)
-            q, k, v = (layer.qkv @ h).reshape(3, c.n_head, c.head_size)
+            qkv = (layer.qkv @ h).reshape(-1, c.head_size)
+            q, k = qkv[: c.n_head], qkv[c.n_head : -c.n_kv_head]
+            if c.qk_norm:
+                q, k = self._norm_heads(q, layer.q_gain), self._norm_heads(k, layer.k_gain)
             self._keys[i, :, slot] = _turn(k, cos, sin)
-            self._values[i, :, slot] = v
+            self._values[i, :, slot] = qkv[-c.n_kv_head :]
             attended = _attend(
                 _turn(q, cos, sin), self._keys[i, :, :filled], self._values[i, :, :filled]
             )
@@ -61,11 +64,20 @@ class GPTStep:
     def _norm(self, x: Array, gain: Array) -> Array:
         return gain * x * np.float32((float(x @ x) / x.size + self.config.norm_eps) ** -0.5)
 
+    def _norm_heads(self, x: Array, gain: Array) -> Array:
+        """Each head of x [H, D] by itself."""
+        mean_square = (x * x).mean(axis=1, keepdims=True)
+        normed: Array = gain * x / np.sqrt(mean_square + np.float32(self.config.norm_eps))
+        return normed
+
 
 class _LayerWeights:
     def __init__(self, p: Mapping[str, Array], i: int) -> None:
         self.attention_gain = p[f"layers.{i}.attention_norm.gain"]
-        self.qkv = p[f"layers.{i}.attention.qkv"]
+        self.qkv = p[f"layers.{i}.attention.qkv"]  # rows: heads of queries, of keys, of values
+        if f"layers.{i}.attention.q_norm.gain" in p:
+            self.q_gain = p[f"layers.{i}.attention.q_norm.gain"]
+            self.k_gain = p[f"layers.{i}.attention.k_norm.gain"]
         self.attention_out = p[f"layers.{i}.attention.out"]
         self.mlp_gain = p[f"layers.{i}.mlp_norm.gain"]
         self.gate_up = p[f"layers.{i}.mlp.gate_up"]
@@ -80,11 +92,13 @@ def _turn(x: Array, cos: Array, sin: Array) -> Array:
 
 
 def _attend(q: Array, keys: Array, values: Array) -> Array:
-    """Attention of one query [H, D] over keys and values [H, n, D]; returns [C].
+    """Attention of one position's queries [H, D] over keys and values [K, n, D]; returns [C].
 
-    The order of the places in the ring does not matter: a sum has no order.
+    H / K heads of queries in a row share a head of keys. The order of the places in the ring does
+    not matter: a sum has no order.
     """
-    scores = np.matmul(keys, q[:, :, None]) * np.float32(q.shape[1] ** -0.5)
+    q = q.reshape(len(keys), -1, q.shape[1])
+    scores = np.matmul(keys, q.swapaxes(1, 2)) * np.float32(q.shape[2] ** -0.5)
     p = np.exp(scores - scores.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)
     attended: Array = np.matmul(p.swapaxes(1, 2), values).ravel()
