@@ -2,8 +2,8 @@
 
 Embedding N(0, 0.05); matrices N(0, 0.5 / sqrt(fan-in)); matrices that write into the residual
 stream a hundredth of that, so that every layer starts near the identity (residual_init "small"),
-or 1 / sqrt(2 n_layer) of that, so that the stream does not grow with depth ("scaled", Radford et
-al. 2019, GPT-2: 2 n_layer sublayers add to it); gains 1.
+or 1 / sqrt(2 n_layer) of theirs, so that the stream does not grow with depth ("scaled", Radford et
+al. 2019, GPT-2: 2 n_layer sublayers add to it); gains 1, biases 0.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ def initialise(parameters: FlatTable, config: ModelConfig, *, seed: int) -> None
     for name, value in parameters.items():
         if name.endswith(".gain"):
             value[:] = 1
+        elif name.endswith(".bias"):
+            value[:] = 0
         else:
             normal = rng.standard_normal(value.shape, dtype=np.float32)
             value[...] = normal * np.float32(_std(name, value.shape[1], config))
 
 
 def _std(name: str, fan_in: int, config: ModelConfig) -> float:
-    if name == "embedding":
+    if name in ("embedding", "positions"):
         return EMBEDDING_STD
     writes_residual = name.endswith(("attention.out", "mlp.down"))
     return float((residual_gain(config) if writes_residual else MATRIX_GAIN) * fan_in**-0.5)
