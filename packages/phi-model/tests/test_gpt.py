@@ -419,6 +419,7 @@ def test_a_new_model_is_nearly_uniform(make_batch: Any) -> None:
 
 
 @heads
+@pytest.mark.parametrize("n_kv_head", [4, 2], ids=["own keys", "shared keys"])
 @pytest.mark.parametrize("length", [9, 67])
 @pytest.mark.parametrize(
     "parts", [("attention.qkv",), ("embedding", "head"), ("",)], ids=["scores", "logits", "all"]
@@ -426,12 +427,13 @@ def test_a_new_model_is_nearly_uniform(make_batch: Any) -> None:
 def test_weights_a_hundred_times_too_large(
     parts: tuple[str, ...],
     length: int,
+    n_kv_head: int,
     tied_head: bool,
     lively_model: Callable[..., GPT],
     make_batch: Any,
 ) -> None:
     """Scores and logits far past what exp can take; an overflow would be a warning, an error."""
-    config = small(n_embd=8, n_layer=2, n_head=2, tied_head=tied_head)
+    config = small(n_embd=16, n_layer=2, n_head=4, n_kv_head=n_kv_head, tied_head=tied_head)
     ids, targets = make_batch(config, 2, length)
     narrow, wide = lively_model(config), GPT(config, dtype=np.float64)
     for name in narrow.parameters:
