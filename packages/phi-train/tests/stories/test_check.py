@@ -96,3 +96,13 @@ def test_a_node_without_a_possible_line_is_found():
     grammar.nodes["stop"].lines[:] = []
     with pytest.raises(GrammarError, match="no line is possible"):
         check_grammar(grammar)
+
+
+def test_nothing_is_written_in_vain():
+    """Every class of words is drawn from and every node is reached."""
+    grammar = StoryGrammar()
+    lines = [told for _, told in grammar.lines()]
+    drawn = {op.words.name for told in lines for op in told.ops}
+    assert set(CLASSES) <= drawn
+    reached = {name for told in lines for name in told.then}
+    assert {"start", *reached} == set(NODES)

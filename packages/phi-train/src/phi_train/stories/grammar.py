@@ -71,7 +71,7 @@ class StoryGrammar:
     def __init__(
         self,
         *,
-        events: int | Sequence[float] = (0.5, 0.35, 0.15),
+        events: int | Sequence[float] = (0.6, 0.3, 0.1),
         classes: Mapping[str, WordClass] = CLASSES,
         nodes: Mapping[str, Sequence[Line]] = NODES,
         free: Sequence[Line] = EVENTS,

@@ -146,7 +146,7 @@ def _classes() -> list[WordClass]:
         WordClass("treat", foods[1::2], zipf=2.2),
         WordClass("place", places, zipf=2.2),
         WordClass("far_place", far_places, zipf=2.2),
-        WordClass("rule", [Word(do, past=did) for do, did in RULES.items()]),
+        WordClass("rule", [Word(do, past=did) for do, did in RULES.items()], zipf=2.0, shift=0.5),
         _plain("animal", ANIMALS),
         _plain("young", YOUNG, shift=1.0),
         _plain("relative", RELATIVES, shift=0.5),

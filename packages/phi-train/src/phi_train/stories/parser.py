@@ -36,14 +36,14 @@ def read(nodes: Mapping[str, Node], text: str) -> tuple[float, World]:
     todo = [START]
     while todo:
         table = nodes[todo.pop()].table(world)
-        readers = ((i, _Reader(text, world)) for i in range(len(table.lines)))
-        fits = ((i, r) for i, r in readers if r.match(table.lines[i].ops, 0, position))
-        i, reader = next(fits, (-1, None))
-        if reader is None:
+        for told, log_prob in zip(table.lines, table.log_probs, strict=True):
+            reader = _Reader(text, world)
+            if reader.match(told.ops, 0, position):
+                total += log_prob + reader.log_prob
+                position = reader.position
+                break
+        else:
             raise _failure(text, world, position, table.lines)
-        told = table.lines[i]
-        total += table.log_probs[i] + reader.log_prob
-        position = reader.position
         for effect, names in told.effects:
             effect(world, *names)
         todo.extend(told.then)

@@ -115,9 +115,8 @@ def compile_line(source: Line, classes: Mapping[str, WordClass], *, first: bool)
     Raises:
         GrammarError: for an unknown class, picker, condition or effect, and for stray brackets.
     """
-    text = source.text if first or source.text[0] in "\n{" else " " + source.text
-    if text[0] == "{" and not first and text != "{end}":
-        text = " " + text
+    joined = first or source.text == "{end}" or source.text.startswith("\n")
+    text = source.text if joined else " " + source.text
     ops: list[Op] = []
     done = 0
     try:

@@ -20,6 +20,7 @@ NODES = {
             then="day about",
         ),
         line(1, "A {:small} girl was called {a=girl}.", do="enter a", then="day about"),
+        line(1, "A {:small} {:animal} was called {a=hero_pet}.", do="enter a", then="day about"),
         line(1, "A {:small} boy was called {a=boy}.", do="enter a", then="day about"),
     ],
     "day": [

@@ -27,7 +27,6 @@ NODES = {
         line(3, "\nThey were all {:glad}.", when="many", then="last"),
         line(3, "\n{a} and {b} {:game} {:time}.", then="last"),
         line(2, "\nThey {:game} {:time}.", then="last"),
-        line(1, "\nThey {s=game} and {t=game} {:time}.", then="last"),
         line(2, "\nThen they went home and {:game}.", then="last"),
         line(1, "\nThey stayed there {:time}.", then="last"),
         line(0.2, "\nThey stayed {p.at} {:time}.", then="last"),

@@ -13,7 +13,7 @@ COME = "enter c; come c; event"
 
 EVENTS = [
     line(
-        5,
+        4,
         "{x?owner} gave the {o?held_x} to {y?not_x}.",
         when="things",
         do="give x y o; event",

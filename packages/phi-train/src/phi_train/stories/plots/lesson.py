@@ -17,8 +17,8 @@ OPENINGS = [
 
 NODES = {
     "lesson_deed": [
-        line(6, "But {a} did not listen."),
-        line(2, "But {a} {d.past}."),
+        line(8, "But {a} did not listen."),
+        line(1, "But {a} {d.past}."),
         line(1, '"I am not afraid," said {a}, and {d.past}.'),
     ],
     "lesson_hurt": [

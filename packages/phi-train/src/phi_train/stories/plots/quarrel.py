@@ -9,9 +9,9 @@ __all__ = ["NODES", "OPENINGS"]
 PLOT = "quarrel_words quarrel_sorry quarrel_peace happy"
 
 OPENINGS = [
-    line(6, "\nBut then they both wanted the {o?held}.", when="things", then=PLOT),
+    line(8, "\nBut then they both wanted the {o?held}.", when="things", then=PLOT),
     line(
-        4,
+        3,
         "\n{x?owner} had the {o?held_x}, but {y?not_x} took it away.",
         when="things",
         do="give x y o",

@@ -29,7 +29,7 @@ NODES = {
     ],
     "rescue_way": [
         line(3, "{x?who} got {:tool.a} and pulled it out."),
-        line(2, "{x?owner} used the {o?held_x} to help it.", when="things"),
+        line(1, "{x?owner} used the {o?held_x} to help it.", when="things"),
         line(2, "{x?who} was [brave*2|kind] and helped it get out."),
         line(1, "{x?who} asked {:job.a} to help, and soon it was free."),
     ],

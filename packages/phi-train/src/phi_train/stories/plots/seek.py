@@ -25,7 +25,7 @@ NODES = {
         line(3, "{b} hid [behind*3|under*2|near] the {h=furniture}.", do="hide b h"),
         line(
             1,
-            "{a} closed {a.his} eyes, and {b} hid [behind|under] the {h=furniture}.",
+            "{a} counted to ten, and {b} hid [behind|under] the {h=furniture}.",
             do="hide b h",
         ),
     ],

@@ -8,7 +8,7 @@ __all__ = ["NODES", "OPENINGS"]
 
 OPENINGS = [
     line(
-        3,
+        2,
         "\n{y?not_owner} had {:look.a} {q=present}, and {x?owner} liked it.",
         when="one_owner",
         do="get y q",

@@ -16,22 +16,23 @@ NODES = {
     "visit_way": [
         line(3, "On the way, they saw {s=sight}.", then="visit_on"),
         line(2, "They [walked*3|ran] for a long time."),
-        line(2, "They took some {:food.some} for {a.his} {m}."),
+        line(2, "They took some {:food.some} with them."),
     ],
     "visit_on": [
-        line(3, "They also saw {t=sight}."),
-        line(2, '"Look!" said {b}. "It is so {:look}!"'),
+        line(1, "They also saw {t=sight}."),
+        line(4, '"Look!" said {b}. "It is so {:look}!"'),
         line(2, "{b} waved at it."),
     ],
     "visit_there": [
-        line(3, "{a.His} {m} was so {:glad} to see them."),
-        line(2, '"Come in!" said the {m}.'),
+        line(3, "They were so {:glad} to be there."),
+        line(1, "{a.His} {m} was so {:glad} to see them."),
+        line(1, '"Come in!" said the {m}.'),
         line(1, "The {m} [hugged*3|kissed] {a}."),
     ],
     "visit_food": [
         line(6, "They ate {s=food.some} and {t=treat.some} together."),
-        line(2, "The {m} gave them some {:food.some}."),
-        line(2, "The {m} told them a story about {:sight}."),
-        line(2, "The {m} gave {:look.a} {q=present} to {a}.", do="get a q", then="thanks_a"),
+        line(1, "The {m} gave them some {:food.some}."),
+        line(1, "The {m} told them a story about {:sight}."),
+        line(1, "The {m} gave {:look.a} {q=present} to {a}.", do="get a q", then="thanks_a"),
     ],
 }
