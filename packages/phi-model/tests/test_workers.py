@@ -129,8 +129,10 @@ def alive(pid: int) -> bool:
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
 def test_no_orphan_is_left_when_the_parent_ends(end):
     program = """
+        import signal
         import numpy as np
         from phi_model import GPT, ModelConfig
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
         model = GPT(ModelConfig(vocab_size=50, n_embd=16, n_layer=2, n_head=2))
         model.start_workers(3, batch_size=3, seq_len=20, runner="processes")
         ids = np.zeros((3, 20), int)
@@ -148,7 +150,10 @@ def test_no_orphan_is_left_when_the_parent_ends(end):
     children = [int(pid) for pid in parent.stdout.readline().split()]
     assert len(children) == 2
     parent.send_signal(end)
-    parent.wait(timeout=20)
+    try:
+        parent.wait(timeout=20)
+    finally:
+        parent.kill()
     parent.stdout.close()
     deadline = time.monotonic() + 10
     while any(map(alive, children)) and time.monotonic() < deadline:

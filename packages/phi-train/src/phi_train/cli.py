@@ -23,7 +23,7 @@ from phi_model.gradcheck import TOLERANCE
 from phi_optim import PhiOptimError
 from phi_tokenizer import Tokenizer, TokenizerError, console
 from phi_train.cli_data import data_app
-from phi_train.cli_demo import demo, print_levels
+from phi_train.cli_demo import demo, leave_if_stopped, print_levels
 from phi_train.config import SCHEDULES, TrainConfig
 from phi_train.corpus import documents_to_measure, open_corpus
 from phi_train.errors import ConfigError, PhiTrainError, RunError
@@ -197,12 +197,7 @@ def run(
         from_file = {k: v for k, v in from_file.items() if k not in BUDGETS}
     settings = TrainConfig.from_dict(from_file | given)
     result = train(settings, resume=resume, progress=progress_for())
-    if not result.finished:
-        print(
-            f"stopped after step {result.step}; everything is saved. Go on with:\n"
-            f"  phi-train run --resume --out {result.folder.path}"
-        )
-        raise typer.Exit(130)
+    leave_if_stopped(result)
     _print_result(result)
 
 

@@ -12,7 +12,7 @@ from phi_train.loop import TrainResult, train
 from phi_train.progress import progress_for
 from phi_train.run_folder import RunFolder
 
-__all__ = ["demo", "print_levels"]
+__all__ = ["demo", "leave_if_stopped", "print_levels"]
 
 NEXT = """
 What to try next:
@@ -36,12 +36,7 @@ def demo(
     folder = out or str(RunFolder.unused("demo").path)
     progress = progress_for()
     result = train(demo_config(seed=seed, out=folder), progress=progress)
-    if not result.finished:
-        print(
-            f"stopped after step {result.step}; everything is saved. Go on with:\n"
-            f"  phi-train run --resume --out {result.folder.path}"
-        )
-        raise typer.Exit(130)
+    leave_if_stopped(result)
     print_levels(result)
     generator = generator_of(result)
     check = check_stories(generator)
@@ -53,6 +48,16 @@ def demo(
         sys.stdout.write(piece)
         sys.stdout.flush()
     print("\n" + NEXT.format(folder=result.folder.path))
+
+
+def leave_if_stopped(result: TrainResult) -> None:
+    """Says how to go on with a run that Ctrl-C has stopped, and leaves as shells expect."""
+    if not result.finished:
+        print(
+            f"stopped after step {result.step}; everything is saved. Go on with:\n"
+            f"  phi-train run --resume --out {result.folder.path}"
+        )
+        raise typer.Exit(130)
 
 
 def print_levels(result: TrainResult) -> None:

@@ -23,15 +23,19 @@ LONGEST = 400  # tokens: the longest stories of the grammar have about 300
 
 
 def demo_config(*, seed: int = 0, out: str = "") -> TrainConfig:
-    """The settings of the demo."""
+    """The settings of the demo.
+
+    Small batches and a rate just below too much learn most from 1.7 million tokens: 4.5e-3 ends
+    at 0.089 bits a byte above the floor, 3e-3 and 2e-3 at 0.056 and 0.060.
+    """
     return TrainConfig(
         data=BUILTIN,
         preset="gpt-1m",
         seq_len=256,
-        batch_size=8,
-        steps=1500,
-        warmup_steps=60,
-        eval_every=250,
+        batch_size=4,
+        steps=1700,
+        learning_rate=2.5e-3,
+        eval_every=340,
         eval_tokens=20_480,
         checkpoint_every=0,
         seed=seed,

@@ -71,7 +71,7 @@ class StoryGrammar:
     def __init__(
         self,
         *,
-        events: int | Sequence[float] = (0.6, 0.3, 0.1),
+        events: int | Sequence[float] = (0.85, 0.15),
         classes: Mapping[str, WordClass] = CLASSES,
         nodes: Mapping[str, Sequence[Line]] = NODES,
         free: Sequence[Line] = EVENTS,
