@@ -29,7 +29,6 @@ class OurStep:
             seq_len=length,
             jobs={"update": self._update, "record": self._record, "replay": self._replay},
         )
-        self._pids = shared_zeros(2, np.int64)
 
     def _update(self, member: int, step: float, scale: float) -> None:
         self.optimizer.update(
