@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 
 from phi_optim import AdamW, HyperparameterError, NotFiniteError, PhiOptimError, StateError
-from phi_optim.segments import BLOCK, blocks, is_matrix, segments
+from phi_optim.groups import is_matrix, rules_of
+from phi_optim.segments import BLOCK, blocks, segments
 
 SETTINGS = {"learning_rate": 3e-2, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
+
+
+def _segments(parameters):
+    return segments(parameters, rules_of(parameters, 0.1, is_matrix, ()))
 
 
 def _copy(values):
@@ -72,7 +77,7 @@ def test_borders_of_blocks_do_not_show(size):
 
 def test_blocks_cover_a_segment_once():
     for size in (1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK):
-        (segment,) = segments({"a": np.zeros(size)}, is_matrix)
+        (segment,) = _segments({"a": np.zeros(size)})
         slices = list(blocks(segment))
         assert [s.start for s in slices[1:]] == [s.stop for s in slices[:-1]]
         assert (slices[0].start, slices[-1].stop) == (0, size)
@@ -81,8 +86,8 @@ def test_blocks_cover_a_segment_once():
 
 def test_neighbours_with_one_rule_are_one_stretch(slow):
     shapes = {"a": (2, 3), "b": (4, 4), "gain": (5,), "bias": (2,), "c": (1, 2)}
-    found = segments(slow.Flat(shapes, np.float64, gap=2), is_matrix)
-    assert [(s.start, s.end, s.decays) for s in found] == [
+    found = _segments(slow.Flat(shapes, np.float64, gap=2))
+    assert [(s.start, s.end, s.rule.weight_decay > 0) for s in found] == [
         (0, 24, True),  # a, its gap, b
         (26, 35, False),
         (37, 39, True),
@@ -207,7 +212,7 @@ def test_a_wrong_state_is_refused_and_nothing_changes(table, shapes, damage):
     before = {name: array.copy() for name, array in optimizer.state().items()}
     wrong = _copy(before)
     damage(wrong)
-    with pytest.raises(StateError, match=r"saved for other parameters: '.+' does not fit"):
+    with pytest.raises(StateError, match=r"saved for other parameters or .+: '.+' does not fit"):
         optimizer.load_state(wrong)
     for name, array in optimizer.state().items():
         assert np.array_equal(array, before[name])

@@ -13,16 +13,23 @@ from phi_optim import schedules
 from phi_optim.adamw import AdamW
 from phi_optim.clipping import clip_grad_norm, clip_scale, grad_norm
 from phi_optim.errors import HyperparameterError, NotFiniteError, PhiOptimError, StateError
+from phi_optim.groups import Group
+from phi_optim.make import OPTIMIZERS, make_optimizer
+from phi_optim.optimizer import Optimizer
 
 __all__ = [
+    "OPTIMIZERS",
     "AdamW",
+    "Group",
     "HyperparameterError",
     "NotFiniteError",
+    "Optimizer",
     "PhiOptimError",
     "StateError",
     "clip_grad_norm",
     "clip_scale",
     "grad_norm",
+    "make_optimizer",
     "schedules",
 ]
 

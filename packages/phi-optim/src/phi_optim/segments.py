@@ -19,10 +19,11 @@ from phi_optim.errors import StateError
 __all__ = [
     "BLOCK",
     "Allocator",
+    "DecayRule",
+    "Rule",
     "Segment",
     "blocks",
     "flat_views",
-    "is_matrix",
     "segments",
     "share_of",
 ]
@@ -35,18 +36,21 @@ BLOCK = 32 * 1024  # elements: a block of parameter, gradient, moments and scrat
 
 
 @dataclass(frozen=True)
+class Rule:
+    """The hyper-parameters that may differ between parameters."""
+
+    weight_decay: float
+    rate: float = 1.0  # multiplies the learning rate
+
+
+@dataclass(frozen=True)
 class Segment:
     """Elements start..end of the flat buffer `buffer`, under one rule."""
 
     buffer: str  # "" for the one flat buffer, else the array's name
     start: int
     end: int
-    decays: bool
-
-
-def is_matrix(name: str, value: Array) -> bool:  # noqa: ARG001 (a rule may look at the name)
-    """The usual rule: matrices decay, gains and biases do not."""
-    return value.ndim >= 2
+    rule: Rule
 
 
 def flat_views(arrays: Mapping[str, Array]) -> dict[str, Array]:
@@ -63,21 +67,17 @@ def flat_views(arrays: Mapping[str, Array]) -> dict[str, Array]:
     return {name: array.reshape(-1) for name, array in arrays.items()}
 
 
-def segments(parameters: Mapping[str, Array], decay: DecayRule) -> list[Segment]:
+def segments(parameters: Mapping[str, Array], rules: Mapping[str, Rule]) -> list[Segment]:
     """The stretches of `parameters`, neighbours with the same rule joined."""
     ranges: Mapping[str, tuple[int, int]] | None = getattr(parameters, "ranges", None)
     if ranges is None:
-        return [
-            Segment(name, 0, value.size, bool(decay(name, value)))
-            for name, value in parameters.items()
-        ]
+        return [Segment(name, 0, value.size, rules[name]) for name, value in parameters.items()]
     joined: list[Segment] = []
     for name in sorted(ranges, key=lambda name: ranges[name]):
         start, end = ranges[name]
-        decays = bool(decay(name, parameters[name]))
-        if joined and joined[-1].decays == decays:
+        if joined and joined[-1].rule == rules[name]:
             start = joined.pop().start
-        joined.append(Segment("", start, end, decays))
+        joined.append(Segment("", start, end, rules[name]))
     return joined
 
 

@@ -1,0 +1,145 @@
+"""The part that optimisers over flat buffers share: checks, shares of the work, saved state.
+
+An optimiser is a subclass that names its state arrays and updates one stretch of memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phi_optim.checks import (
+    check_finite_gradients,
+    check_finite_scale,
+    check_gradients_fit,
+    check_range,
+)
+from phi_optim.errors import StateError
+from phi_optim.groups import Group, is_matrix, rules_of
+from phi_optim.segments import Allocator, DecayRule, Segment, flat_views, segments, share_of
+
+__all__ = ["FlatOptimizer"]
+
+Array = NDArray[Any]
+
+
+class FlatOptimizer:
+    """Checks, shares and state; a subclass adds _update.
+
+    parameters: name -> float array; decay(name, array) says which of them weight_decay pulls
+    towards 0 (matrices unless told otherwise), groups what differs by name. allocate(size, dtype)
+    makes the state arrays called `slots`, of zeros: in memory that forked workers share each of
+    them can call update() for its share.
+    """
+
+    name: ClassVar[str]
+    schedule: ClassVar[str] = "warmup-stable-decay"
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Array],
+        *,
+        learning_rate: float,
+        weight_decay: float,
+        decay: DecayRule = is_matrix,
+        groups: Sequence[Group] = (),
+        allocate: Allocator = np.zeros,
+        slots: Sequence[str] = (),
+    ) -> None:
+        check_range("learning_rate", learning_rate, 0, np.inf)
+        check_range("weight_decay", weight_decay, 0, np.inf)
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.steps = 0
+        self._values = flat_views(parameters)
+        self._segments = segments(parameters, rules_of(parameters, weight_decay, decay, groups))
+        self._slots = {
+            slot: {name: allocate(v.size, v.dtype) for name, v in self._values.items()}
+            for slot in slots
+        }
+
+    @property
+    def state_floats_per_parameter(self) -> float:
+        """Memory beside value and gradient."""
+        total = sum(value.size for value in self._values.values())
+        held = sum(array.size for table in self._slots.values() for array in table.values())
+        return held / total if total else 0.0
+
+    def step(
+        self,
+        gradients: Mapping[str, Array],
+        *,
+        learning_rate: float | None = None,
+        scale: float = 1.0,
+    ) -> None:
+        """One update. `scale` multiplies the gradients, as clipping asks for, in the same pass.
+
+        Raises, before anything changes: NotFiniteError when `scale` or a gradient is not finite;
+        StateError when the gradients are not those of the parameters.
+        """
+        check_finite_scale(scale)
+        rate = self.learning_rate if learning_rate is None else learning_rate
+        check_range("learning_rate", rate, 0, np.inf)
+        check_gradients_fit(flat_views(gradients), self._values)
+        check_finite_gradients(gradients)
+        self.steps += 1
+        self.update(gradients, step=self.steps, learning_rate=rate, scale=scale)
+
+    def update(
+        self,
+        gradients: Mapping[str, Array],
+        *,
+        step: int,
+        learning_rate: float,
+        scale: float = 1.0,
+        share: int = 0,
+        shares: int = 1,
+    ) -> None:
+        """Update number `step` (1 is the first) of one worker's share of the parameters.
+
+        For callers that run workers: all shares together are one step(), whose checks, and the
+        counting in `steps`, are then the caller's: pass the scale that clip_scale makes of the
+        gradients' norm, and a NaN among them raises NotFiniteError here, before anything changes.
+        """
+        check_finite_scale(scale)
+        flat_gradients = flat_views(gradients)
+        for segment in share_of(self._segments, share, shares):
+            gradient = flat_gradients[segment.buffer]
+            self._update(segment, gradient, step, learning_rate * segment.rule.rate, scale)
+
+    def _update(
+        self, segment: Segment, gradient: Array, step: int, rate: float, scale: float
+    ) -> None:
+        raise NotImplementedError
+
+    def train(self) -> None:
+        """Nothing to do: one view serves gradients and evaluation."""
+
+    def eval(self) -> None:
+        """Nothing to do: one view serves gradients and evaluation."""
+
+    def state(self) -> dict[str, Array]:
+        """Everything a bit-exact resume needs, as arrays (not copies)."""
+        arrays = {"steps": np.array([self.steps], np.int64)}
+        for slot, table in self._slots.items():
+            arrays |= {f"{slot}/{name}": array for name, array in table.items()}
+        return arrays
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        """Takes over what state() gave; raises StateError when it does not fit."""
+        own = self.state()
+        odd = own.keys() ^ state.keys() or {
+            name
+            for name, array in own.items()
+            if (array.shape, array.dtype) != (state[name].shape, state[name].dtype)
+        }
+        if odd:
+            raise StateError(
+                f"this {self.name} state was saved for other parameters or by another optimiser: "
+                f"{min(odd)!r} does not fit"
+            )
+        for name, array in own.items():
+            array[...] = state[name]
+        self.steps = int(state["steps"][0])
