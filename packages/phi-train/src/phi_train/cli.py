@@ -24,6 +24,7 @@ from phi_optim import PhiOptimError
 from phi_tokenizer import Tokenizer, TokenizerError, console
 from phi_train.cli_data import data_app
 from phi_train.cli_demo import demo, leave_if_stopped, print_levels
+from phi_train.cli_see import add_commands_to_see
 from phi_train.config import SCHEDULES, TrainConfig
 from phi_train.corpus import documents_to_measure, open_corpus
 from phi_train.errors import ConfigError, PhiTrainError, RunError
@@ -356,6 +357,7 @@ def _print_gradients(rows: list[GradientCheck]) -> None:
 
 app.command(name="demo")(demo)
 app.add_typer(data_app, name="data")
+add_commands_to_see(app)
 
 
 def main() -> None:
