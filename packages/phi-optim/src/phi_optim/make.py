@@ -24,7 +24,7 @@ __all__ = ["OPTIMIZERS", "make_optimizer"]
 
 Array = NDArray[Any]
 
-CLASSES: dict[str, Callable[..., Optimizer]] = {"adamw": AdamW}
+CLASSES: dict[str, Callable[..., Any]] = {"adamw": AdamW}
 OPTIMIZERS = tuple(CLASSES)
 
 
@@ -55,7 +55,9 @@ def make_optimizer(
     if odd := sorted(options.keys() - known):
         raise HyperparameterError(f"{name} has no option {odd[0]!r}; it takes {_list(known)}")
     options |= {option: value for option, value in given.items() if value is not None}
-    return CLASSES[name](parameters, decay=decay, groups=groups, allocate=allocate, **options)
+    options |= {"decay": decay, "groups": groups, "allocate": allocate}
+    made: Optimizer = CLASSES[name](parameters, **options)
+    return made
 
 
 def _list(names: Sequence[str] | set[str]) -> str:
