@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import typer
 
+from phi_train.cli_report import report
+
 __all__ = ["add_commands_to_see"]
 
 
 def add_commands_to_see(app: typer.Typer) -> None:
-    """Adds report, profile and status to `app`, as far as they are there."""
-    del app
+    """Adds report to `app`."""
+    app.command(name="report")(report)
