@@ -18,7 +18,15 @@ from pathlib import Path
 
 from phi_train.errors import DataError
 
-__all__ = ["END_OF_TEXT", "documents", "files_of"]
+__all__ = [
+    "BYTE_ORDER_MARK",
+    "END_OF_TEXT",
+    "decode_text",
+    "documents",
+    "files_of",
+    "json_text",
+    "parquet_texts",
+]
 
 END_OF_TEXT = "<|endoftext|>"
 CHUNK = 1 << 20  # bytes read at once
@@ -63,12 +71,13 @@ def _read_text(path: Path) -> Iterator[str]:
         while chunk := file.read(max(CHUNK, len(rest))):  # growing: a book is not searched twice
             *pieces, rest = (rest + chunk).split(mark)
             for piece in pieces:
-                yield _decode(piece, path, offset)
+                yield decode_text(piece, path, offset)
                 offset += len(piece) + len(mark)
-    yield _decode(rest, path, offset)
+    yield decode_text(rest, path, offset)
 
 
-def _decode(data: bytes, where: Path | str, offset: int) -> str:
+def decode_text(data: bytes, where: Path | str, offset: int) -> str:
+    """`data`, which begins at byte `offset` of `where`, as text; DataError if it is not UTF-8."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -81,28 +90,29 @@ def _decode(data: bytes, where: Path | str, offset: int) -> str:
 def _read_jsonl(path: Path) -> Iterator[str]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            where = f"{path}, line {number}"
-            content = _decode(line.removeprefix(BYTE_ORDER_MARK), where, 0)
-            try:
-                text = json.loads(content)["text"]
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
-                raise DataError(
-                    f'{where}: each line must be a JSON object with a key "text"'
-                ) from error
-            if not isinstance(text, str):
-                raise DataError(f'{where}: "text" must be a string')
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                raise DataError(
-                    f'{where}: "text" holds half a character, {text[error.start]!r}'
-                ) from error
-            yield text
+            if line.strip():
+                yield json_text(line, path, number)
 
 
-def _read_parquet(path: Path) -> Iterator[str]:
+def json_text(line: bytes, path: Path, number: int) -> str:
+    """The document in line `number` of a .jsonl file; DataError if there is none."""
+    where = f"{path}, line {number}"
+    content = decode_text(line.removeprefix(BYTE_ORDER_MARK), where, 0)
+    try:
+        text = json.loads(content)["text"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(f'{where}: each line must be a JSON object with a key "text"') from error
+    if not isinstance(text, str):
+        raise DataError(f'{where}: "text" must be a string')
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f'{where}: "text" holds half a character, {text[error.start]!r}') from error
+    return text
+
+
+def parquet_texts(path: Path) -> Iterator[str]:
+    """The column "text" of a parquet file, a batch at a time; DataError if there is none."""
     try:
         from pyarrow import parquet  # noqa: PLC0415 (an extra)
     except ImportError as error:
@@ -120,5 +130,5 @@ def _read_parquet(path: Path) -> Iterator[str]:
 _READERS: dict[str, Callable[[Path], Iterator[str]]] = {
     ".txt": _read_text,
     ".jsonl": _read_jsonl,
-    ".parquet": _read_parquet,
+    ".parquet": parquet_texts,
 }

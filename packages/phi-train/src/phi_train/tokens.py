@@ -16,7 +16,19 @@ from phi_tokenizer import Tokenizer
 from phi_train.documents import END_OF_TEXT
 from phi_train.errors import DataError
 
-__all__ = ["TokenStream", "encode_documents", "is_held_out", "split_documents", "windows"]
+__all__ = [
+    "FEW_DOCUMENTS",
+    "HELD_OUT_SHARE",
+    "TokenStream",
+    "cut_at_space",
+    "encode_documents",
+    "end_token_of",
+    "is_digest_held_out",
+    "is_held_out",
+    "split_documents",
+    "split_hash",
+    "windows",
+]
 
 HELD_OUT_SHARE = 0.05  # of the documents, where no validation source is given
 FEW_DOCUMENTS = 40  # below this a hash would split too unevenly
@@ -33,6 +45,8 @@ class TokenStream:
     text_bytes: int  # of the documents' UTF-8 text, end tokens not counted
     document_bytes: NDArray[Any] | None = None  # [D] the same for each document
     source_nats: NDArray[Any] | None = None  # [D] -log p of each, where the source knows it
+    known_checksum: tuple[int, int] | None = None  # (ids, their CRC-32), told by prepared data
+    document_ends: NDArray[Any] | None = None  # [D] where in ids each document ends, if known
 
     @property
     def contexts(self) -> NDArray[Any]:
@@ -42,7 +56,9 @@ class TokenStream:
     @property
     def checksum(self) -> int:
         """CRC-32 of the ids: two streams with another one differ."""
-        return zlib.crc32(self.ids.tobytes())
+        if self.known_checksum is not None and self.known_checksum[0] == self.ids.size:
+            return self.known_checksum[1]
+        return zlib.crc32(np.ascontiguousarray(self.ids))
 
     def bits_per_byte(self, nats: float) -> float:
         """`nats`, the sum over the whole stream, in bits a byte of text."""
@@ -62,12 +78,7 @@ def encode_documents(
 
     Raises DataError when there is no document, or when the tokenizer has no end token.
     """
-    end_token = tokenizer.special_tokens.get(END_OF_TEXT)
-    if end_token is None:
-        raise DataError(
-            f"the tokenizer has no {END_OF_TEXT} token, which ends each document: "
-            f"train one with --special '{END_OF_TEXT}'"
-        )
+    end_token = end_token_of(tokenizer)
     sizes: list[int] = []
 
     def measured() -> Iterator[str]:
@@ -82,13 +93,35 @@ def encode_documents(
     return TokenStream(ids, end_token, len(sizes), sum(sizes), np.array(sizes), nats)
 
 
+def end_token_of(tokenizer: Tokenizer) -> int:
+    """The id that ends each document; DataError when the tokenizer has none."""
+    end_token = tokenizer.special_tokens.get(END_OF_TEXT)
+    if end_token is None:
+        raise DataError(
+            f"the tokenizer has no {END_OF_TEXT} token, which ends each document: "
+            f"train one with --special '{END_OF_TEXT}'"
+        )
+    return end_token
+
+
 def is_held_out(document: str, share: float = HELD_OUT_SHARE) -> bool:
     """Whether a document belongs to the validation part: decided by its text alone.
 
     The same text always falls on the same side, so nothing leaks and nothing ever moves.
     """
-    digest = hashlib.blake2b(document.encode(), digest_size=8, person=b"phi-split").digest()
-    return int.from_bytes(digest, "big") < share * 2**64
+    digest = split_hash()
+    digest.update(document.encode())
+    return is_digest_held_out(digest, share)
+
+
+def split_hash() -> hashlib.blake2b:
+    """The hash that decides a document's side: to be fed its UTF-8 bytes, at once or in pieces."""
+    return hashlib.blake2b(digest_size=8, person=b"phi-split")
+
+
+def is_digest_held_out(digest: hashlib.blake2b, share: float = HELD_OUT_SHARE) -> bool:
+    """is_held_out for a document that was fed to a split_hash."""
+    return int.from_bytes(digest.digest(), "big") < share * 2**64
 
 
 def split_documents(documents: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -113,14 +146,14 @@ def _split_tail(everything: list[str]) -> tuple[list[str], list[str]]:
         last = train.pop()
         wanted -= len(last)
         if wanted < 0:  # a part of it is enough
-            cut = _cut_at_space(last, -wanted)
+            cut = cut_at_space(last, -wanted)
             train.append(last[:cut].rstrip())
             last = last[cut:].strip()
         valid.insert(0, last)
     return [d for d in train if d], [d for d in valid if d]
 
 
-def _cut_at_space(text: str, near: int) -> int:
+def cut_at_space(text: str, near: int) -> int:
     """A place a little before `near`, or there, where no word is cut; `near` if there is none."""
     start = max(0, near - LONGEST_WORD)
     return max(text.rfind(" ", start, near), text.rfind("\n", start, near)) + 1 or near
