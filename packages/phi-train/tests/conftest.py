@@ -1,8 +1,9 @@
-"""Small texts and settings for runs that take a second."""
+"""Small texts and settings for runs that take a second, and ways to break them off."""
 
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from phi_tokenizer import Tokenizer
 from phi_train import TrainConfig
+from phi_train.progress import Quiet
 from phi_train.tokens import TokenStream
 
 END = "<|endoftext|>"
@@ -20,6 +22,53 @@ WORDS = (
     *("blue", "little", "hill", "tree", "river", "stone", "house", "and", "then", "was", "happy"),
     *("sad", "Lily", "Tom", "said", "yes", "no"),
 )
+
+
+class StopAt(Quiet):
+    """Asks the run to stop, as Ctrl-C does (or another signal), when so many updates are done."""
+
+    def __init__(self, step: int, number: int = signal.SIGINT) -> None:
+        self.at, self.number = step, number
+
+    def step(self, step: int, **_rest: Any) -> None:
+        if step == self.at:
+            signal.raise_signal(self.number)
+
+
+class BreakAt(Quiet):
+    """Ends the run with no time to save, as a crash does."""
+
+    def __init__(self, step: int) -> None:
+        self.at = step
+
+    def step(self, step: int, **_rest: Any) -> None:
+        if step == self.at:
+            raise InterruptedError("pulled the plug")
+
+
+class Listener(Quiet):
+    """Keeps what was said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.fixture(scope="session")
+def stop_at() -> type[StopAt]:
+    return StopAt
+
+
+@pytest.fixture(scope="session")
+def break_at() -> type[BreakAt]:
+    return BreakAt
+
+
+@pytest.fixture
+def listener() -> Listener:
+    return Listener()
 
 
 @pytest.fixture(scope="session")

@@ -57,7 +57,8 @@ def _bytes(result):
 
 def _log(result, *, timed=False):
     lines = [json.loads(line) for line in result.folder.metrics.read_text().splitlines()]
-    return lines if timed else [{k: v for k, v in one.items() if k != "seconds"} for one in lines]
+    clocks = {"seconds", "data", "model", "optimizer"}
+    return lines if timed else [{k: v for k, v in one.items() if k not in clocks} for one in lines]
 
 
 def _files(folder: Path):
@@ -74,6 +75,7 @@ def test_a_run_leaves_its_folder(settings):
         "checkpoints/step-000016.phi",
         "checkpoints/step-000024.phi",
         "config.toml",
+        "environment.json",
         "last.phi",
         "metrics.jsonl",
         "tokenizer.json",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import pkgutil
 import subprocess
 import sys
 
@@ -12,11 +13,9 @@ import pytest
 import phi_train
 
 MODULES = [
-    f"phi_train.{name}"
-    for name in (
-        *("batches", "cli", "config", "documents", "errors", "evaluate", "interrupt", "loop"),
-        *("ngram", "progress", "run_folder", "tokens"),
-    )
+    f"phi_train.{module.name}"
+    for module in pkgutil.iter_modules(phi_train.__path__)
+    if not module.ispkg
 ]
 
 

@@ -153,7 +153,47 @@ def test_the_newest_checkpoints_stay(tmp_path):
     folder.create()
     for step in (500, 999_999, 1_000_000, 1_000_500):
         folder.checkpoint(step).touch()
-    folder.drop_checkpoints(keep=2)
+    folder.drop_checkpoints(keep=2, step=1_000_500)
     names = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
     assert names == ["step-1000000.phi", "step-1000500.phi"]
     assert folder.checkpoint(12).name == "step-000012.phi"
+
+
+def test_damaged_later_checkpoints_take_nobodys_place(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.create()
+    for step in (10, 20, 30, 40):
+        folder.checkpoint(step).touch()
+    folder.drop_checkpoints(keep=1, step=20)
+    names = [p.name for p in folder.numbered()]
+    assert names == ["step-000020.phi", "step-000030.phi", "step-000040.phi"]
+
+
+def test_unfinished_files_are_swept_away(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.create()
+    for place in (tmp_path, tmp_path / "checkpoints"):
+        (place / ".last.phi.ab12~").touch()
+    (tmp_path / "notes~").touch()
+    folder.sweep()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoints", "notes~"]
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, None),
+        ("", None),
+        ('{"step": 1}\n', None),
+        ('{"step": 1}\n{"step": 1, "final_loss": 2.0}\n', {"step": 1, "final_loss": 2.0}),
+        ('{"final_loss": 2.0}\n{"step": 1}\n', None),
+        ('{"step": 1, "final_lo', None),
+        ("7\n", None),
+    ],
+)
+def test_the_final_line(tmp_path, content, expected):
+    folder = RunFolder(tmp_path)
+    if content is not None:
+        folder.metrics.write_text(content)
+    assert folder.final_line() == expected

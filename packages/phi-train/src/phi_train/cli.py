@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 import phi_train
 from phi_infer import PhiInferError
 from phi_model import (
-    PRESETS,
     GradientCheck,
     ModelConfig,
     PhiModelError,
@@ -23,16 +22,13 @@ from phi_model.gradcheck import TOLERANCE
 from phi_optim import PhiOptimError
 from phi_tokenizer import Tokenizer, TokenizerError, console
 from phi_train.cli_data import data_app
-from phi_train.cli_demo import demo, leave_if_stopped, print_levels
+from phi_train.cli_demo import demo
+from phi_train.cli_run import SOURCE_HELP, run
 from phi_train.cli_see import add_commands_to_see
-from phi_train.config import SCHEDULES, TrainConfig
 from phi_train.corpus import documents_to_measure, open_corpus
-from phi_train.errors import ConfigError, PhiTrainError, RunError
+from phi_train.errors import ConfigError, PhiTrainError
 from phi_train.evaluate import evaluate
-from phi_train.loop import TrainResult, train
 from phi_train.ngram import NAMES, baselines
-from phi_train.progress import progress_for
-from phi_train.run_folder import RunFolder
 from phi_train.tokens import encode_documents
 
 __all__ = ["app", "main"]
@@ -44,15 +40,6 @@ app = typer.Typer(
 )
 
 ERRORS = (PhiTrainError, PhiModelError, PhiOptimError, PhiInferError, TokenizerError)
-SOURCE_HELP = "builtin (phi's own stories), a .txt, .jsonl or .parquet file, or a folder of them."
-TEXT, MODEL, BUDGET, LEARN, FOLDER = (  # groups of options
-    "Text",
-    "Model",
-    "How long (one of these)",
-    "How it learns",
-    "Folder",
-)
-BUDGETS = ("steps", "tokens", "flops")
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
 
 
@@ -69,166 +56,6 @@ def _root(
     ] = False,
 ) -> None:
     """Train small language models from scratch, with nothing but Python and numpy."""
-
-
-@app.command()
-def run(
-    data: Annotated[
-        str | None, typer.Option(help=f"What to train on: {SOURCE_HELP}", rich_help_panel=TEXT)
-    ] = None,
-    valid: Annotated[
-        str | None,
-        typer.Option(
-            help="Text to measure on, never trained on; without it a twentieth of --data.",
-            rich_help_panel=TEXT,
-        ),
-    ] = None,
-    tokenizer: Annotated[
-        str | None,
-        typer.Option(help="A tokenizer.json; without it one is learnt.", rich_help_panel=TEXT),
-    ] = None,
-    vocab_size: Annotated[
-        int | None,
-        typer.Option(
-            help="Tokens of the one to be learnt, at least 257. Default 1024.",
-            rich_help_panel=TEXT,
-        ),
-    ] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            help=f"{', '.join(PRESETS)}: the parameters beside the embedding. Default gpt-1m.",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
-    seq_len: Annotated[
-        int | None,
-        typer.Option(
-            help="Tokens that the model sees at once. Default 128.", rich_help_panel=MODEL
-        ),
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Updates to make. Default 2000.", rich_help_panel=BUDGET)
-    ] = None,
-    tokens: Annotated[
-        int | None, typer.Option(help="Tokens to train on.", rich_help_panel=BUDGET)
-    ] = None,
-    flops: Annotated[
-        float | None,
-        typer.Option(help="Floating-point operations to spend, e.g. 1e13.", rich_help_panel=BUDGET),
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(help="Rows of --seq-len tokens in a batch. Default 4.", rich_help_panel=LEARN),
-    ] = None,
-    grad_accum: Annotated[
-        int | None,
-        typer.Option(
-            help="Batches for one update: as one larger batch, in less memory. Default 1.",
-            rich_help_panel=LEARN,
-        ),
-    ] = None,
-    optimizer: Annotated[str | None, typer.Option(help="adamw.", rich_help_panel=LEARN)] = None,
-    learning_rate: Annotated[
-        float | None,
-        typer.Option(
-            help="The peak. Default 0.002, less for models wider than gpt-1m.",
-            rich_help_panel=LEARN,
-        ),
-    ] = None,
-    schedule: Annotated[
-        str | None,
-        typer.Option(
-            help=f"The rate over time: {', '.join(SCHEDULES)}. Default the first.",
-            rich_help_panel=LEARN,
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            help="Of weights and batches: the same seed, the same model. Default 0.",
-            rich_help_panel=LEARN,
-        ),
-    ] = None,
-    workers: Annotated[
-        str | None,
-        typer.Option(
-            help="Processes that share a batch: a number, or auto (the default).",
-            rich_help_panel=LEARN,
-        ),
-    ] = None,
-    out: Annotated[
-        str | None,
-        typer.Option(help="The run's folder. Default runs/PRESET.", rich_help_panel=FOLDER),
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Go on with the run in --out, as if it had never stopped.",
-            rich_help_panel=FOLDER,
-        ),
-    ] = False,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            help="A TOML file of settings, such as a run's config.toml; options go over it.",
-            rich_help_panel=FOLDER,
-        ),
-    ] = None,
-) -> None:
-    """Train a model on a text, and see how well it predicts text it has not seen.
-
-    Example: phi-train run --data stories.txt --preset gpt-1m --steps 2000
-
-    Without --valid and --tokenizer both come from --data. Ctrl-C stops after
-    the step in hand and saves; go on with: phi-train run --resume --out DIR
-
-    The folder then holds best.phi (for phi-infer), last.phi and checkpoints/
-    (to go on from), metrics.jsonl (a line a step), config.toml with every
-    setting, tokenizer.json.
-    """
-    options = {name: value for name, value in locals().items() if value is not None}
-    given = {k: v for k, v in options.items() if k not in ("config", "resume")}
-    budgets = [name for name in BUDGETS if name in given]
-    if len(budgets) > 1:
-        raise ConfigError(f"--{' and --'.join(budgets)} are two budgets: give one")
-    from_file = _file_settings(config, out, resume=resume, needed="data" not in given)
-    if budgets:  # one given here goes over any in the file
-        from_file = {k: v for k, v in from_file.items() if k not in BUDGETS}
-    settings = TrainConfig.from_dict(from_file | given)
-    result = train(settings, resume=resume, progress=progress_for())
-    leave_if_stopped(result)
-    _print_result(result)
-
-
-def _file_settings(
-    config: Path | None, out: str | None, *, resume: bool, needed: bool
-) -> dict[str, Any]:
-    """Settings from --config; a resumed run's own config.toml where there is none.
-
-    needed: without that file there is nothing to go by.
-    """
-    if config is not None:
-        return TrainConfig.read(config)
-    if not resume:
-        return {}
-    if not out:
-        raise ConfigError("--resume needs the run's folder: name it with --out")
-    own = RunFolder(out).config
-    if own.exists():
-        return TrainConfig.read(own)
-    if needed:
-        raise RunError(f"{out} holds no run to go on with: check --out, or start one with --data")
-    return {}
-
-
-def _print_result(result: TrainResult) -> None:
-    print_levels(result)
-    print(
-        f"saved in {result.folder.path}. Next:\n"
-        f"  phi-infer generate {result.folder.best} --prompt 'Once upon a time'"
-    )
 
 
 @app.command(name="eval")
@@ -355,6 +182,7 @@ def _print_gradients(rows: list[GradientCheck]) -> None:
         )
 
 
+app.command(name="run")(run)
 app.command(name="demo")(demo)
 app.add_typer(data_app, name="data")
 add_commands_to_see(app)

@@ -20,38 +20,38 @@ from pathlib import Path
 from typing import Any
 
 from phi_model import ModelConfig
+from phi_optim import OPTIMIZERS
 from phi_train.errors import ConfigError
 
 __all__ = ["SCHEDULES", "TrainConfig", "default_learning_rate"]
 
 SCHEDULES = ("warmup-stable-decay", "linear", "cosine", "constant")
-OPTIMIZERS = ("adamw",)
+BATCHES = ("random", "epochs", "streams")
 AT_LEAST_ZERO = (
-    "stories",
-    "steps",
-    "tokens",
-    "flops",
-    "learning_rate",
-    "warmup_steps",
-    "checkpoint_every",
-    "seed",
+    *("stories", "steps", "tokens", "seconds", "flops", "learning_rate", "warmup_steps"),
+    *("eval_tokens", "patience", "sample_every", "sample_tokens", "groups_every"),
+    *("checkpoint_every", "seed"),
 )
-AT_LEAST_ONE = ("batch_size", "seq_len", "grad_accum", "eval_every", "eval_tokens")
-FINITE = ("flops", "learning_rate", "final_rate", "weight_decay", "beta1", "beta2")
+AT_LEAST_ONE = ("batch_size", "seq_len", "grad_accum", "eval_every", "keep")
+FINITE = (
+    *("seconds", "flops", "learning_rate", "final_rate", "weight_decay", "beta1", "beta2", "ema"),
+    *("guard_battery", "guard_heat", "guard_battery_heat", "guard_memory"),
+)
+HIGHEST_ORDER = 5  # of the n-gram baselines
 
 
-def default_learning_rate(model: ModelConfig) -> float:
-    """The peak for AdamW: 2e-3 up to 128 channels, above that inversely to the width.
+def default_learning_rate(model: ModelConfig, rate: float = 2e-3) -> float:
+    """The peak: `rate` up to 128 channels, above that inversely to the width.
 
-    Swept over 1e-3, 2e-3, 3e-3, 4e-3 on gpt-1m, 2,000 steps of 4 x 128 tokens of TinyStories:
-    2.758, 2.729, 2.749, 2.748 nats a token.
+    AdamW's was swept over 1e-3, 2e-3, 3e-3, 4e-3 on gpt-1m, 2,000 steps of 4 x 128 tokens of
+    TinyStories: 2.758, 2.729, 2.749, 2.748 nats a token.
     """
-    return 2e-3 * min(1.0, 128 / model.n_embd)
+    return rate * min(1.0, 128 / model.n_embd)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """The settings of one run. Exactly one budget is used: steps, unless tokens or flops is set.
+    """The settings of one run. Exactly one budget is used: steps, unless another one is set.
 
     Raises ConfigError for a value that makes no sense.
     """
@@ -61,41 +61,54 @@ class TrainConfig:
     stories: int = 0  # to train on, when data is builtin; 0: as many as the budget sees once
     out: str = ""  # the run's folder; empty: runs/PRESET, numbered
     preset: str = "gpt-1m"
+    init_from: str = ""  # a checkpoint whose weights, shape and tokenizer the run begins with
     tokenizer: str = ""  # a tokenizer.json; empty: one is trained on data
     vocab_size: int = 1024  # of the tokenizer to be trained, end token included
     seq_len: int = 128  # tokens
+    batches: str = "random"  # windows; or "epochs", without repeats, or "streams", in order
     batch_size: int = 4  # rows of seq_len tokens
     grad_accum: int = 1  # batches whose mean gradient makes one update
     steps: int = 2000  # updates
     tokens: int = 0  # instead of steps, when above 0
     flops: float = 0.0  # instead of steps, when above 0
+    seconds: float = 0.0  # of training, instead of steps, when above 0
     optimizer: str = "adamw"
-    learning_rate: float = 0.0  # the peak; 0: default_learning_rate of the model's width
-    schedule: str = "warmup-stable-decay"
+    learning_rate: float = 0.0  # the peak; 0: the optimiser's own, less for wide models
+    schedule: str = ""  # empty: the one that the optimiser is meant for
     warmup_steps: int = 100
     final_rate: float = 0.02  # of the peak, at the last step
-    weight_decay: float = 0.1  # matrices only
-    beta1: float = 0.9
-    beta2: float = 0.95
+    weight_decay: float = -1.0  # matrices only; below 0: the optimiser's own
+    beta1: float = -1.0  # both, or neither: below 0 are the optimiser's own
+    beta2: float = -1.0
     clip: float = 1.0  # global norm of the gradient
+    ema: float = 0.0  # decay of a moving average of the weights, e.g. 0.999; 0: none is kept
     workers: str = "auto"  # or a number: how many share the rows of a batch
     seed: int = 0
     eval_every: int = 250  # steps
-    eval_tokens: int = 16_384  # of the validation stream, from its start; the end measures all
+    eval_tokens: int = 16_384  # of the validation stream, from its start; 0: all of it
+    patience: int = 0  # evaluations without a better one until the run ends; 0: never
     checkpoint_every: int = 500  # steps; 0: at the end only
+    keep: int = 3  # numbered checkpoints
+    sample_every: int = 500  # steps; 0: no samples
+    sample_tokens: int = 60
+    prompt: str = ""  # of the samples
+    groups_every: int = 100  # steps between measurements of each layer's gradient; 0: never
     baselines: bool = True  # measure n-grams beside the model
+    baseline_order: int = 3  # the longest n-gram
+    guard: bool = False  # pause when the machine is hot or short of battery or memory
+    guard_battery: float = 20.0  # percent, while not charging
+    guard_heat: float = 95.0  # degrees Celsius, of the processor
+    guard_battery_heat: float = 43.0  # degrees Celsius
+    guard_memory: float = 3.0  # percent free
     model: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.data:
             raise ConfigError("no data: name a text file or a folder with --data")
         self._check_numbers()
-        if self.steps < 1 and not self.tokens and not self.flops:
+        if self.steps < 1 and not (self.tokens or self.flops or self.seconds):
             raise ConfigError("steps is 0 and no other budget is set: give --steps, 1 or more")
-        if self.optimizer not in OPTIMIZERS:
-            raise ConfigError(f"optimizer is {self.optimizer!r}; there is {', '.join(OPTIMIZERS)}")
-        if self.schedule not in SCHEDULES:
-            raise ConfigError(f"schedule is {self.schedule!r}; there are {', '.join(SCHEDULES)}")
+        self._check_names()
         if self.workers != "auto" and (not self.workers.isdecimal() or int(self.workers) < 1):
             raise ConfigError(f"workers is {self.workers!r}; it must be 'auto', or 1 or more")
         if self.workers != "auto" and int(self.workers) > self.batch_size:
@@ -103,6 +116,18 @@ class TrainConfig:
                 f"workers is {self.workers}, but a batch has only {self.batch_size} rows to share: "
                 "raise batch_size, or lower workers"
             )
+
+    def _check_names(self) -> None:
+        for name, choices in (
+            ("optimizer", OPTIMIZERS),
+            ("schedule", ("", *SCHEDULES)),
+            ("batches", BATCHES),
+        ):
+            if getattr(self, name) not in choices:
+                there_are = ", ".join(choice for choice in choices if choice)
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; there are {there_are}")
+        if self.init_from and self.tokenizer:
+            raise ConfigError("init_from brings its own tokenizer with it: leave out tokenizer")
 
     def _check_numbers(self) -> None:
         for name in FINITE:
@@ -116,6 +141,14 @@ class TrainConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be 0 or more")
         if self.seed >= 2**64:
             raise ConfigError(f"seed is {self.seed}; it must be below 2^64")
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"ema is {self.ema}; it must be from 0 (none) to below 1, e.g. 0.999")
+        if (self.beta1 < 0) != (self.beta2 < 0):
+            raise ConfigError("beta1 and beta2 go together: give both, or neither")
+        if not 1 <= self.baseline_order <= HIGHEST_ORDER:
+            raise ConfigError(
+                f"baseline_order is {self.baseline_order}; it must be between 1 and {HIGHEST_ORDER}"
+            )
         if not self.clip > 0:
             raise ConfigError(f"clip is {self.clip}; it must be above 0 (inf: no clipping)")
 
@@ -130,7 +163,9 @@ class TrainConfig:
         return self.batch_size * self.seq_len * self.grad_accum
 
     def total_steps(self, model: ModelConfig) -> int:
-        """The budget in updates."""
+        """The budget in updates; 0 where it is in seconds."""
+        if self.seconds:
+            return 0
         if self.tokens:
             return max(1, self.tokens // self.tokens_per_step)
         if self.flops:

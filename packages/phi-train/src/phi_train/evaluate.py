@@ -7,6 +7,7 @@ the one before, as shared by every figure in this project.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,20 @@ class Evaluation:
         if self.gap is not None:
             values |= {"floor": self.floor, "gap": self.gap, "gap_error": self.gap_error}
         return values
+
+    @classmethod
+    def from_final(cls, line: Mapping[str, Any]) -> Evaluation:
+        """What a finished run measured, from the last line of its metrics.jsonl."""
+        return cls(
+            loss=line["final_loss"],
+            bits_per_byte=line["bits_per_byte"],
+            tokens=line["valid_tokens"],
+            documents=line.get("valid_documents", 0),
+            text_bytes=line["text_bytes"],
+            floor=line.get("floor"),
+            gap=line.get("gap"),
+            gap_error=line.get("gap_error"),
+        )
 
     @property
     def floor_loss(self) -> float | None:

@@ -1,7 +1,7 @@
-"""The training run, step by step: data, model, optimiser, evaluation, checkpoints.
+"""The training run, step by step: data, model, updates, evaluation, checkpoints.
 
 A run is a function of its config and its data: the same seed gives the same weights to the last
-bit, and a run that was stopped and resumed equals one that was not.
+bit, and a run that was stopped, or killed, and resumed equals one that was not.
 
 >>> from phi_train import TrainConfig, train
 >>> result = train(TrainConfig(data="stories.txt", steps=100))  # doctest: +SKIP
@@ -9,8 +9,11 @@ bit, and a run that was stopped and resumed equals one that was not.
 
 from __future__ import annotations
 
+import json
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,33 +21,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from phi_model import (
-    GPT,
-    Checkpoint,
-    build_model,
-    load_checkpoint,
-    save_checkpoint,
-    shared_zeros,
-)
-from phi_optim import AdamW, clip_scale, grad_norm, schedules
-from phi_tokenizer import Tokenizer
+from phi_model import Checkpoint, load_checkpoint, save_checkpoint
 from phi_train.batches import RandomWindows
-from phi_train.config import TrainConfig, default_learning_rate
-from phi_train.corpus import BUILTIN, open_corpus, stories_for
-from phi_train.documents import END_OF_TEXT
+from phi_train.beginning import adopt, first_model, resumed_model
+from phi_train.budget import Budget, Stopwatch, rate_factor
+from phi_train.checkpoints import newest_sound
+from phi_train.config import TrainConfig
+from phi_train.corpus import BUILTIN, STORIES, stories_for
+from phi_train.environment import arithmetic, changes, environment
 from phi_train.errors import ConfigError, Diverged, RunError
-from phi_train.evaluate import TOKENS_AT_ONCE, Evaluation, evaluate
+from phi_train.evaluate import Evaluation, evaluate
+from phi_train.guard import Guard, Limits, reader
 from phi_train.interrupt import StopRequest
+from phi_train.learner import Learner
+from phi_train.lock import RunLock
 from phi_train.ngram import baselines
 from phi_train.progress import Progress, Quiet
+from phi_train.run_data import open_run_data
 from phi_train.run_folder import MetricsLog, RunFolder
-from phi_train.tokens import TokenStream, encode_documents
+from phi_train.samples import Sampler
+from phi_train.tokens import TokenStream
 
 __all__ = ["TrainResult", "train"]
 
 Array = NDArray[Any]
 
-OPTIMIZER = "optimizer/"  # prefix of its tensors in a checkpoint
+COUNTED_TOKENS = 20_000_000  # for the n-gram baselines, from the start: counts take memory
 
 
 @dataclass(frozen=True)
@@ -59,186 +61,256 @@ class TrainResult:
 
 
 def train(
-    config: TrainConfig, *, resume: bool = False, progress: Progress | None = None
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+    guard: Guard | None = None,
 ) -> TrainResult:
     """Runs (or, with resume, goes on with) the run that `config` describes.
 
+    With resume, a folder without a run is a new run, and a finished run is left as it is. guard
+    takes the place of the one that `config` asks for.
     Raises a PhiTrainError for anything that is wrong with settings, data or folder; OSError when
     files cannot be written: what was saved before stays as it was.
     """
-    with np.errstate(all="ignore"):  # the loop itself looks for what is not finite
-        run = _Run(config, progress or Quiet(), resume=resume)
-        try:
-            return run.go()
-        finally:
-            run.close()
+    progress = progress or Quiet()
+    folder = _folder(config, resume=resume)
+    if guard is None and config.guard:
+        limits = Limits(
+            battery=config.guard_battery,
+            heat=config.guard_heat,
+            battery_heat=config.guard_battery_heat,
+            memory=config.guard_memory,
+        )
+        guard = Guard(limits, reader())
+    lock = RunLock(folder.lock)
+    if folder.path.is_dir():
+        lock.acquire()
+    try:
+        checkpoint = _checkpoint(folder, progress) if resume else None
+        if checkpoint is not None and (done := _finished(config, folder, checkpoint)) is not None:
+            progress.say(f"{folder.path} is finished: all of its {done.step} steps are made")
+            return done
+        with np.errstate(all="ignore"):  # the loop itself looks for what is not finite
+            run = _Run(config, folder, lock, checkpoint, progress, guard, resume=resume)
+            try:
+                return run.go()
+            finally:
+                run.close()
+    finally:
+        lock.release()
+
+
+def _folder(config: TrainConfig, *, resume: bool) -> RunFolder:
+    if resume and not config.out:
+        raise ConfigError("--resume needs the run's folder: name it with --out")
+    folder = RunFolder(config.out) if config.out else RunFolder.unused(config.preset)
+    if not resume:
+        folder.must_be_unused()
+    return folder
+
+
+def _checkpoint(folder: RunFolder, progress: Progress) -> Checkpoint | None:
+    """The one to go on from; none in a run that was stopped before its first, or not begun."""
+    found = newest_sound(folder)
+    for complaint in found.damaged:
+        progress.say(f"warning: {complaint}")
+    if found.damaged and found.checkpoint is not None:
+        progress.say(f"going on from {found.checkpoint.path} instead")
+    return found.checkpoint
+
+
+def _finished(config: TrainConfig, folder: RunFolder, checkpoint: Checkpoint) -> TrainResult | None:
+    """What a finished run came to, if these settings ask for no more than it has done."""
+    line = folder.final_line()
+    if line is None or line.get("step") != checkpoint.step:
+        return None
+    if config.init_from:
+        config = adopt(config, checkpoint)
+    if checkpoint.config != config.model_config(checkpoint.config.vocab_size):
+        return None
+    saved = checkpoint.metadata
+    budget = Budget(config.total_steps(checkpoint.config), config.seconds)
+    used_up = budget.is_used_up(checkpoint.step, float(saved.get("elapsed", 0.0)))
+    if not used_up and not _out_of_patience(config, int(saved.get("since_best", 0))):
+        return None
+    return TrainResult(
+        folder, checkpoint.step, True, Evaluation.from_final(line), line.get("baselines", {})
+    )
+
+
+def _out_of_patience(config: TrainConfig, since_best: int) -> bool:
+    return 0 < config.patience <= since_best
 
 
 class _Run:
-    def __init__(self, config: TrainConfig, progress: Progress, *, resume: bool) -> None:
-        self.progress = progress
-        self.folder, checkpoint = _open_folder(config, resume=resume)
-        if config.data == BUILTIN and not config.stories:
-            budget = config.total_steps(config.model_config(config.vocab_size))
-            config = replace(config, stories=stories_for(budget * config.tokens_per_step))
-        self.config = config = replace(config, out=str(self.folder.path))
-        config.model_config(config.vocab_size)  # a mistake is told before a tokenizer is learnt
-        self.tokenizer, self.train, self.valid = self._prepare_data(checkpoint)
-        self.tokenizer_bytes = self.tokenizer.to_bytes()
-        self.model = self._build_model(checkpoint)
+    def __init__(
+        self,
+        config: TrainConfig,
+        folder: RunFolder,
+        lock: RunLock,
+        checkpoint: Checkpoint | None,
+        progress: Progress,
+        guard: Guard | None,
+        *,
+        resume: bool,
+    ) -> None:
+        self.folder, self.progress, self.guard = folder, progress, guard
+        source = checkpoint
+        if config.init_from:
+            source = checkpoint or load_checkpoint(config.init_from)
+            config = adopt(config, source)
+        self.config = config = self._completed(config)
+        saved_tokenizer = source.tokenizer if source is not None else None
+        data = open_run_data(config, saved_tokenizer, progress.say)
+        self.train, self.valid = data.train, data.valid
+        self.train_checksum = data.train.checksum
+        self.tokenizer = data.tokenizer.to_bytes()
+        self.model = (
+            resumed_model(config, checkpoint)
+            if checkpoint is not None
+            else first_model(config, data.tokenizer.n_vocab, source, progress.say)
+        )
         self.batches = RandomWindows(
             self.train,
             batch_size=config.batch_size * config.grad_accum,
             seq_len=config.seq_len,
             seed=config.seed,
         )
-        self.learning_rate = config.learning_rate or default_learning_rate(self.model.config)
-        self.optimizer = AdamW(
-            self.model.parameters,
-            learning_rate=self.learning_rate,
-            betas=(config.beta1, config.beta2),
-            weight_decay=config.weight_decay,
-            allocate=shared_zeros,
-        )
-        self.step = 0
+        self.learner = Learner(self.model, config)
+        self.budget = Budget(config.total_steps(self.model.config), config.seconds)
+        self.step = self.evaluated_at = self.since_best = 0
         self.best_loss = math.inf
-        self.total_steps = config.total_steps(self.model.config)
-        if checkpoint:
+        self.watch = Stopwatch()
+        self.machine = arithmetic()
+        if checkpoint is not None:
             self._restore(checkpoint)
-        elif not resume:
-            self.folder.must_be_unused()  # a second time: another run may have begun meanwhile
-        self.folder.create()
-        self.folder.write(self.folder.tokenizer, self.tokenizer_bytes)
-        self.folder.write(self.folder.config, config.to_toml().encode())  # last: it marks a run
-        self.metrics = MetricsLog(self.folder.metrics, keep_steps=self.step)
+        self._open(lock, resume=resume)
+        self.sampler = Sampler(
+            self.model,
+            self.tokenizer,
+            prompt=config.prompt,
+            max_tokens=config.sample_tokens,
+            seed=config.seed,
+        )
         self._start_workers(checkpoint)  # last: they see everything that is there when they start
+
+    def _completed(self, config: TrainConfig) -> TrainConfig:
+        """The settings with what the command left open; a mistake in them is told now, before a
+        tokenizer is learnt.
+        """
+        shape = config.model_config(config.vocab_size)
+        if config.data == BUILTIN and not config.stories:
+            tokens = config.total_steps(shape) * config.tokens_per_step
+            config = replace(config, stories=stories_for(tokens) if tokens else STORIES)
+        return replace(config, out=str(self.folder.path))
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        saved = checkpoint.metadata
+        if saved.get("data_checksum") != self.train_checksum:
+            raise RunError(
+                f"{self.config.data} is not the text that {checkpoint.path} was trained on: "
+                "put it back, or start a new run"
+            )
+        if (optimizer := saved.get("optimizer", "adamw")) != self.config.optimizer:
+            raise RunError(
+                f"{checkpoint.path} was trained with {optimizer}, not {self.config.optimizer}: a "
+                "resumed run keeps its optimizer; leave it out, or start anew with --init-from"
+            )
+        self.step, self.best_loss = checkpoint.step, float(saved["best_loss"])
+        self.evaluated_at = int(saved.get("evaluated_at", 0))
+        self.since_best = int(saved.get("since_best", 0))
+        self.watch = Stopwatch(float(saved.get("elapsed", 0.0)))
+        self.learner.restore(checkpoint.tensors, step=self.step)
+        self.progress.say(f"resuming {self.folder.path} after step {self.step}")
+        for change in changes(saved.get("machine", {}), self.machine):
+            self.progress.say(f"warning: another machine: {change}; the last bits may differ")
+
+    def _open(self, lock: RunLock, *, resume: bool) -> None:
+        """The folder with all that describes the run; config.toml last: it marks a run."""
+        self.folder.create()
+        lock.acquire()
+        if not resume:
+            self.folder.must_be_unused()  # a second time: another run may have begun meanwhile
+        self.folder.sweep()
+        self.folder.write(self.folder.tokenizer, self.tokenizer)
+        if self.step == 0:
+            facts = json.dumps(environment(), indent=1) + "\n"
+            self.folder.write(self.folder.environment, facts.encode())
+        self.folder.write(self.folder.config, self.config.to_toml().encode())
+        self.metrics = MetricsLog(self.folder.metrics, keep_steps=self.step)
+
+    def _start_workers(self, checkpoint: Checkpoint | None) -> None:
+        """As many as the run began with: their number is part of what decides the last bit."""
+        workers = self.config.workers
+        wanted: int | str = workers if workers == "auto" else int(workers)
+        if checkpoint is not None and "workers" in checkpoint.metadata:
+            wanted = int(checkpoint.metadata["workers"])
+        size, runner = self.learner.start_workers(wanted)
+        self.progress.say(f"workers: {size} ({runner})")
 
     def close(self) -> None:
         self.progress.stop()
         self.model.stop_workers()
         self.metrics.close()
 
-    # 1. data
-
-    def _prepare_data(
-        self, checkpoint: Checkpoint | None
-    ) -> tuple[Tokenizer, TokenStream, TokenStream]:
-        c = self.config
-        corpus = open_corpus(c.data, c.valid, n_stories=c.stories)
-        tokenizer = self._tokenizer(corpus.train, checkpoint)
-        train = encode_documents(corpus.train, tokenizer, what=c.data)
-        valid = encode_documents(
-            corpus.valid,
-            tokenizer,
-            what=c.valid or f"the held-out part of {c.data}",
-            source_nats=corpus.valid_nats,
-        )
-        self.progress.say(
-            f"data: {train.n_documents:,} documents, {train.ids.size:,} tokens to train on "
-            f"({train.text_bytes / train.ids.size:.2f} bytes a token); "
-            f"{valid.n_documents:,} documents, {valid.ids.size:,} tokens held out"
-        )
-        return tokenizer, train, valid
-
-    def _tokenizer(self, texts: list[str], checkpoint: Checkpoint | None) -> Tokenizer:
-        if checkpoint and checkpoint.tokenizer:
-            return Tokenizer.from_bytes(checkpoint.tokenizer)
-        if self.config.tokenizer:
-            return Tokenizer.load(self.config.tokenizer)
-        self.progress.say(f"tokenizer: learning {self.config.vocab_size} tokens")
-        return Tokenizer.train(
-            texts, vocab_size=self.config.vocab_size, special_tokens=[END_OF_TEXT]
-        )
-
-    # 2. model
-
-    def _build_model(self, checkpoint: Checkpoint | None) -> GPT:
-        if checkpoint:
-            if checkpoint.config != self.config.model_config(checkpoint.config.vocab_size):
-                raise RunError(
-                    f"{checkpoint.path} is another model than these settings describe: a resumed "
-                    "run keeps its model (preset, seq_len, [model]); leave them out, or start anew"
-                )
-            return checkpoint.build()
-        model = build_model(self.config.model_config(self.tokenizer.n_vocab), seed=self.config.seed)
-        shape = model.config
-        self.progress.say(
-            f"model: {self.config.preset}, {shape.n_non_embedding:,} parameters and "
-            f"{shape.n_parameters - shape.n_non_embedding:,} in the embedding, "
-            f"{shape.n_parameters:,} in all"
-        )
-        return model
-
-    def _restore(self, checkpoint: Checkpoint) -> None:
-        saved = checkpoint.metadata
-        if saved.get("data_checksum") != self.train.checksum:
-            raise RunError(
-                f"{self.config.data} is not the text that {checkpoint.path} was trained on: "
-                "put it back, or start a new run"
-            )
-        self.step, self.best_loss = checkpoint.step, float(saved["best_loss"])
-        self.optimizer.load_state(
-            {
-                name.removeprefix(OPTIMIZER): tensor
-                for name, tensor in checkpoint.tensors.items()
-                if name.startswith(OPTIMIZER)
-            }
-        )
-        self.progress.say(f"resuming {self.folder.path} after step {self.step}")
-
-    def _start_workers(self, checkpoint: Checkpoint | None) -> None:
-        """As many as the run began with: their number is part of what decides the last bit."""
-        c = self.config
-        wanted: int | str = c.workers if c.workers == "auto" else int(c.workers)
-        if checkpoint and "workers" in checkpoint.metadata:
-            wanted = int(checkpoint.metadata["workers"])
-        size, runner = self.model.start_workers(
-            wanted,
-            batch_size=c.batch_size,
-            seq_len=c.seq_len,
-            max_tokens=TOKENS_AT_ONCE,
-            jobs={"update": self._update_share},
-        )
-        self.progress.say(f"workers: {size} ({runner})")
-
-    def _update_share(self, member: int, step: float, rate: float, scale: float) -> None:
-        self.optimizer.update(
-            self.model.gradients,
-            step=int(step),
-            learning_rate=rate,
-            scale=scale,
-            share=member,
-            shares=self.model.workers,
-        )
-
-    # 3. the loop
+    # 1. the loop
 
     def go(self) -> TrainResult:
-        self.progress.start(first_step=self.step, total_steps=self.total_steps)
+        self.progress.start(
+            first_step=self.step, total_steps=self.budget.steps, share=self._share()
+        )
+        self.watch.start()
         with StopRequest() as stop:
-            while self.step < self.total_steps and not stop.requested:
+            while not (self._is_over() or stop.requested):
                 self._update()
-                if self.step % self.config.eval_every == 0 or self.step == self.total_steps:
-                    self._evaluate_slice()
-                if self._checkpoint_is_due():
+                self._look()
+                if self._is_due(self.config.checkpoint_every) and not self._is_over():
                     self._save_checkpoint()
+                self._mind_the_machine(stop)
             self.progress.stop()
-            if self.step < self.total_steps:
+            self.watch.pause()
+            if not self._is_over():
                 self._save_checkpoint()
                 return TrainResult(self.folder, self.step, False, None)
         return self._finish()
 
+    def _is_over(self) -> bool:
+        if self.budget.is_used_up(self.step, self.watch.elapsed):
+            return True
+        return _out_of_patience(self.config, self.since_best)
+
+    def _is_due(self, every: int) -> bool:
+        return every > 0 and self.step % every == 0
+
+    def _share(self) -> float:
+        return self.budget.share(self.step, self.watch.elapsed)
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.progress.spent(part, time.perf_counter() - started)
+
+    # 2. an update
+
     def _update(self) -> None:
         started = time.perf_counter()
-        loss, norm = self._loss_and_grad()
+        ids, targets = self.batches(self.step)
+        data_seconds = time.perf_counter() - started
+        loss, norm = self.learner.loss_and_grad(ids, targets)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise Diverged(self._what_diverged(loss))
-        rate = self._learning_rate()
+        factor = rate_factor(
+            self.config, self.learner.schedule, self.budget, self.step, self.watch.elapsed
+        )
+        rate = self.learner.learning_rate * factor
         self.step += 1
-        self.optimizer.steps = self.step
-        scale = clip_scale(norm, self.config.clip)
-        self.model.run_job("update", self.step, rate, scale)
+        watch = self.learner.watch() if self._is_due(self.config.groups_every) else None
+        self.learner.update(self.step, rate=rate, norm=norm)
         tokens = self.config.tokens_per_step
+        parts = {"data": data_seconds, **self.learner.seconds}
         self.metrics.write(
             step=self.step,
             loss=loss,
@@ -246,42 +318,15 @@ class _Run:
             grad_norm=norm,
             tokens=self.step * tokens,
             seconds=round(time.perf_counter() - started, 6),
+            **{part: round(seconds, 6) for part, seconds in parts.items()},
         )
-        self.progress.step(self.step, loss=loss, tokens=tokens)
-
-    def _loss_and_grad(self) -> tuple[float, float]:
-        """The mean loss of the step's batches, its gradient in model.gradients; its norm."""
-        parts = self.config.grad_accum
-        ids, targets = self.batches(self.step)
-        if parts == 1:
-            return self.model.loss_and_grad(ids, targets), self.model.gradient_norm
-        losses = []
-        total = np.zeros(self.model.gradients.flat.size, self.model.dtype)
-        for part_ids, part_targets in zip(
-            np.split(ids, parts), np.split(targets, parts), strict=True
-        ):
-            losses.append(self.model.loss_and_grad(part_ids, part_targets))
-            total += self.model.gradients.flat
-        np.divide(total, parts, out=self.model.gradients.flat)
-        return sum(losses) / parts, grad_norm(self.model.gradients)
-
-    def _learning_rate(self) -> float:
-        c = self.config
-        warmup = min(c.warmup_steps, self.total_steps // 2)
-        if c.schedule == "constant":
-            factor = schedules.constant(self.step, self.total_steps, warmup_steps=warmup)
-        else:
-            schedule = {
-                "warmup-stable-decay": schedules.warmup_stable_decay,
-                "linear": schedules.linear,
-                "cosine": schedules.cosine,
-            }[c.schedule]
-            factor = schedule(self.step, self.total_steps, warmup_steps=warmup, final=c.final_rate)
-        return self.learning_rate * factor
+        if watch is not None:
+            self.metrics.write(step=self.step, groups=watch.measured())
+        self.progress.step(self.step, loss=loss, tokens=tokens, share=self._share(), parts=parts)
 
     def _what_diverged(self, loss: float) -> str:
-        faulty = [n for n, g in self.model.gradients.items() if not np.isfinite(g).all()]
-        where = f"the gradient of {faulty[0]}" if faulty else f"the loss ({loss})"
+        faulty = self.learner.faulty_gradient()
+        where = f"the gradient of {faulty}" if faulty else f"the loss ({loss})"
         kept = (
             f"{self.folder.last} is from before that"
             if self.folder.last.exists()
@@ -289,95 +334,111 @@ class _Run:
         )
         return (
             f"{where} is no longer finite at step {self.step + 1}: lower --learning-rate "
-            f"({self.learning_rate:g} now); {kept}"
+            f"({self.learner.learning_rate:g} now); {kept}"
         )
 
-    # 4. evaluation
+    # 3. evaluation
+
+    def _look(self) -> None:
+        """How good the model is by now, in numbers and in words."""
+        if self._is_due(self.config.eval_every):
+            with self._timed("evaluation"):
+                self._evaluate_slice()
+        if self._is_due(self.config.sample_every):
+            with self._timed("samples"), self.learner.evaluation_view():
+                self.metrics.write(step=self.step, prompt=self.config.prompt, sample=self.sampler())
 
     def _evaluate_slice(self) -> None:
         """The start of the validation stream, often; best.phi is the best by this measure."""
-        n = min(self.config.eval_tokens, self.valid.ids.size)
-        result = evaluate(self.model, replace(self.valid, ids=self.valid.ids[:n], source_nats=None))
-        if not math.isfinite(result.loss):
-            raise Diverged(self._what_diverged(result.loss))
-        self.metrics.write(step=self.step, valid_loss=result.loss, valid_tokens=n)
-        self.progress.say(f"step {self.step}: held-out loss {result.loss:.4f} on {n:,} tokens")
-        if result.loss < self.best_loss:
-            self.best_loss = result.loss
-            self._save(self.folder.best, state=False)
+        n = min(self.config.eval_tokens or self.valid.ids.size, self.valid.ids.size)
+        part = replace(self.valid, ids=self.valid.ids[:n], source_nats=None)
+        with self.learner.evaluation_view():
+            result = evaluate(self.model, part)
+            if not math.isfinite(result.loss):
+                raise Diverged(self._what_diverged(result.loss))
+            self.metrics.write(step=self.step, valid_loss=result.loss, valid_tokens=n)
+            self.progress.say(f"step {self.step}: held-out loss {result.loss:.4f} on {n:,} tokens")
+            self.evaluated_at, self.since_best = self.step, self.since_best + 1
+            if result.loss < self.best_loss:
+                self.best_loss, self.since_best = result.loss, 0
+                self._save(self.folder.best, {})
 
     def _finish(self) -> TrainResult:
+        if self.evaluated_at != self.step:
+            self._evaluate_slice()
         self._save_checkpoint()
-        result = evaluate(self.model, self.valid)
-        levels = {}
-        if self.config.baselines:
-            levels = baselines(
-                self.train, self.valid, vocab_size=self.model.config.vocab_size, order=3
-            )
+        with self.learner.evaluation_view():
+            result = evaluate(self.model, self.valid)
+        levels = self._baselines() if self.config.baselines else {}
         self.metrics.write(
             step=self.step,
             final_loss=result.loss,
             bits_per_byte=result.bits_per_byte,
             valid_tokens=result.tokens,
+            valid_documents=result.documents,
             text_bytes=result.text_bytes,
             floor=result.floor,
             gap=result.gap,
             gap_error=result.gap_error,
             baselines=levels,
         )
+        self.metrics.sync()
         return TrainResult(self.folder, self.step, True, result, levels)
 
-    # 5. checkpoints
+    def _baselines(self) -> dict[str, float]:
+        counted: TokenStream = self.train
+        if counted.ids.size > COUNTED_TOKENS:
+            counted = replace(counted, ids=counted.ids[:COUNTED_TOKENS])
+            self.progress.say(f"baselines: counted on the first {COUNTED_TOKENS:,} tokens")
+        return baselines(
+            counted,
+            self.valid,
+            vocab_size=self.model.config.vocab_size,
+            order=self.config.baseline_order,
+        )
 
-    def _checkpoint_is_due(self) -> bool:
-        every = self.config.checkpoint_every
-        return every > 0 and self.step % every == 0 and self.step < self.total_steps
+    # 4. what a crash must not take
 
     def _save_checkpoint(self) -> None:
         """last.phi and a numbered copy, either complete, with all that resuming needs."""
-        self._must_be_good()
-        self._save(self.folder.checkpoint(self.step), state=True)
-        self.folder.publish_last(self.folder.checkpoint(self.step))
-        self.folder.drop_checkpoints(keep=KEEP)
+        with self._timed("saving"):
+            if not self.learner.can_go_on(*self.batches(self.step)):
+                raise Diverged(self._what_diverged(math.nan))
+            self.metrics.sync()
+            with self.learner.evaluation_view() as state:
+                self._save(self.folder.checkpoint(self.step), state)
+            self.folder.publish_last(self.folder.checkpoint(self.step))
+            self.folder.drop_checkpoints(keep=self.config.keep, step=self.step)
 
-    def _must_be_good(self) -> None:
-        """Raises Diverged rather than to overwrite a good checkpoint with one that cannot go on:
-        the last update may be the one that broke the weights.
-        """
-        rows = slice(0, self.config.batch_size)
-        ids, targets = self.batches(self.step)
-        loss = self.model.loss(ids[rows], targets[rows])
-        if not (math.isfinite(loss) and np.isfinite(self.model.parameters.flat).all()):
-            raise Diverged(self._what_diverged(loss))
-
-    def _save(self, path: Path, *, state: bool) -> None:
-        tensors = {OPTIMIZER + k: v for k, v in self.optimizer.state().items()} if state else {}
+    def _save(self, path: Path, tensors: dict[str, Array]) -> None:
+        metadata = {
+            "best_loss": self.best_loss,
+            "since_best": self.since_best,
+            "evaluated_at": self.evaluated_at,
+            "data_checksum": self.train_checksum,
+            "workers": self.model.workers,
+            "optimizer": self.config.optimizer,
+            "machine": self.machine,
+        }
+        if self.budget.seconds:  # else equal runs would differ in it
+            metadata["elapsed"] = self.watch.elapsed
         save_checkpoint(
             path,
             self.model,
             step=self.step,
-            tokenizer=self.tokenizer_bytes,
-            metadata={
-                "best_loss": self.best_loss,
-                "data_checksum": self.train.checksum,
-                "workers": self.model.workers,
-            },
+            tokenizer=self.tokenizer,
+            metadata=metadata,
             tensors=tensors,
         )
 
-
-KEEP = 3  # numbered checkpoints
-
-
-def _open_folder(config: TrainConfig, *, resume: bool) -> tuple[RunFolder, Checkpoint | None]:
-    """The run's folder, and with `resume` the checkpoint to go on from.
-
-    A run that was stopped before its first checkpoint has none, and begins again.
-    """
-    folder = RunFolder(config.out) if config.out else RunFolder.unused(config.preset)
-    if not resume:
-        folder.must_be_unused()
-        return folder, None
-    if not config.out:
-        raise ConfigError("--resume needs the run's folder: name it with --out")
-    return folder, load_checkpoint(folder.last) if folder.last.exists() else None
+    def _mind_the_machine(self, stop: StopRequest) -> None:
+        """Waits, everything saved, while the guard finds the machine in trouble."""
+        trouble = self.guard.trouble() if self.guard is not None else ""
+        if self.guard is None or not trouble:
+            return
+        self.watch.pause()
+        self._save_checkpoint()
+        self.progress.say(f"step {self.step}: paused, {trouble}; goes on by itself")
+        self.guard.wait(stopped=lambda: stop.requested)
+        self.progress.say(f"step {self.step}: going on")
+        self.watch.start()

@@ -1,6 +1,7 @@
 """A run's folder: what is where, and a metrics log that is never left with half a line.
 
-config.toml  tokenizer.json  metrics.jsonl  last.phi  best.phi  checkpoints/step-001000.phi
+config.toml  tokenizer.json  metrics.jsonl  environment.json
+last.phi  best.phi  checkpoints/step-001000.phi  run.lock (while it runs)
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.last = self.path / "last.phi"
         self.best = self.path / "best.phi"
+        self.environment = self.path / "environment.json"
+        self.lock = self.path / "run.lock"
 
     @classmethod
     def unused(cls, name: str, *, parent: str | os.PathLike[str] = "runs") -> RunFolder:
@@ -53,6 +56,14 @@ class RunFolder:
     def holds_a_run(self) -> bool:
         """Whether a run was started here."""
         return self.config.exists() or self.last.exists()
+
+    def final_line(self) -> dict[str, Any] | None:
+        """The line of metrics.jsonl that a finished run ends with; None where there is none."""
+        try:
+            last = json.loads(self.metrics.read_bytes().splitlines()[-1])
+        except (OSError, ValueError, IndexError):
+            return None
+        return last if isinstance(last, dict) and "final_loss" in last else None
 
     def checkpoint(self, step: int) -> Path:
         """The path of the checkpoint after `step` updates."""
@@ -85,11 +96,27 @@ class RunFolder:
         except OSError:  # a file system without hard links
             self.write(self.last, checkpoint.read_bytes())
 
-    def drop_checkpoints(self, *, keep: int) -> None:
-        """Removes numbered checkpoints, all but the last `keep`."""
-        numbered = (self.path / "checkpoints").glob("step-*.phi")
-        for old in sorted(numbered, key=lambda p: (len(p.name), p.name))[:-keep]:
+    def numbered(self) -> list[Path]:
+        """The numbered checkpoints, oldest first."""
+        found = (self.path / "checkpoints").glob("step-*.phi")
+        return sorted(found, key=lambda p: (len(p.name), p.name))
+
+    def drop_checkpoints(self, *, keep: int, step: int) -> None:
+        """Removes numbered checkpoints up to `step`, all but the last `keep`.
+
+        Later ones are damaged: else the run would have gone on from there. They take nobody's
+        place, and are written anew in time.
+        """
+        newest = self.checkpoint(step).name
+        own = [p for p in self.numbered() if (len(p.name), p.name) <= (len(newest), newest)]
+        for old in own[:-keep]:
             old.unlink()
+
+    def sweep(self) -> None:
+        """Removes the unfinished files that a killed run has left."""
+        for place in (self.path, self.path / "checkpoints"):
+            for unfinished in place.glob(".*~"):
+                unfinished.unlink()
 
 
 class MetricsLog:
@@ -134,6 +161,11 @@ class MetricsLog:
             self._file.truncate(size)
             error.filename = str(self._path)
             raise
+
+    def sync(self) -> None:
+        """Returns when every line is on the disk: a checkpoint must not outlive its log."""
+        with naming(self._path):
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Closes the file."""

@@ -1,0 +1,163 @@
+"""A model and what changes it: gradients of a batch, one update, and what a resume needs of both.
+
+Knows no files, no data and no schedule.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phi_model import GPT, shared_zeros
+from phi_optim import clip_scale, grad_norm, make_optimizer
+from phi_train.config import TrainConfig, default_learning_rate
+from phi_train.evaluate import TOKENS_AT_ONCE
+from phi_train.groups import GroupWatch
+
+__all__ = ["Learner"]
+
+Array = NDArray[Any]
+
+OPTIMIZER = "optimizer/"  # prefixes of tensors in a checkpoint
+TRAINING = "training/flat"  # weights to train on, where those to evaluate are others
+SWEPT = {"adamw": 2e-3}  # peak rates found better than the optimisers' own defaults
+
+
+class Learner:
+    """One update at a time; workers share each of them after start_workers().
+
+    seconds: how long the parts of the last update took, "model" (forward and backward) and
+    "optimizer".
+    """
+
+    def __init__(self, model: GPT, config: TrainConfig) -> None:
+        self.model, self._config = model, config
+        self.optimizer = make_optimizer(
+            config.optimizer,
+            model.parameters,
+            weight_decay=None if config.weight_decay < 0 else config.weight_decay,
+            betas=None if config.beta1 < 0 else (config.beta1, config.beta2),
+            allocate=shared_zeros,
+        )
+        own = SWEPT.get(config.optimizer, self.optimizer.learning_rate)
+        self.learning_rate = config.learning_rate or default_learning_rate(model.config, own)
+        self.schedule = config.schedule or self.optimizer.schedule
+        self.seconds = {"model": 0.0, "optimizer": 0.0}
+
+    def start_workers(self, wanted: int | str) -> tuple[int, str]:
+        """Their number and kind. Last of all: they see what is there when they start."""
+        return self.model.start_workers(
+            wanted,
+            batch_size=self._config.batch_size,
+            seq_len=self._config.seq_len,
+            max_tokens=TOKENS_AT_ONCE,
+            jobs={"update": self._update_share},
+        )
+
+    # one update
+
+    def loss_and_grad(self, ids: Array, targets: Array) -> tuple[float, float]:
+        """The mean loss of a step's batches, its gradient in model.gradients; its norm."""
+        started = time.perf_counter()
+        result = self._accumulate(ids, targets)
+        self.seconds["model"] = time.perf_counter() - started
+        return result
+
+    def _accumulate(self, ids: Array, targets: Array) -> tuple[float, float]:
+        parts = self._config.grad_accum
+        if parts == 1:
+            return self.model.loss_and_grad(ids, targets), self.model.gradient_norm
+        losses = []
+        total = np.zeros(self.model.gradients.flat.size, self.model.dtype)
+        for part_ids, part_targets in zip(
+            np.split(ids, parts), np.split(targets, parts), strict=True
+        ):
+            losses.append(self.model.loss_and_grad(part_ids, part_targets))
+            total += self.model.gradients.flat
+        np.divide(total, parts, out=self.model.gradients.flat)
+        return sum(losses) / parts, grad_norm(self.model.gradients)
+
+    def update(self, step: int, *, rate: float, norm: float) -> None:
+        """Update number `step` with the gradients at hand, whose norm is `norm`."""
+        started = time.perf_counter()
+        self.optimizer.steps = step
+        self.model.run_job("update", step, rate, clip_scale(norm, self._config.clip))
+        self.seconds["optimizer"] = time.perf_counter() - started
+
+    def _update_share(self, member: int, step: float, rate: float, scale: float) -> None:
+        self.optimizer.update(
+            self.model.gradients,
+            step=int(step),
+            learning_rate=rate,
+            scale=scale,
+            share=member,
+            shares=self.model.workers,
+        )
+
+    def watch(self) -> GroupWatch:
+        """To be made between loss_and_grad() and update()."""
+        return GroupWatch(self.model.parameters, self.model.gradients)
+
+    # what goes wrong
+
+    def faulty_gradient(self) -> str:
+        """The first parameter whose gradient is not finite; empty when all are."""
+        faulty = (n for n, g in self.model.gradients.items() if not np.isfinite(g).all())
+        return next(faulty, "")
+
+    def can_go_on(self, ids: Array, targets: Array) -> bool:
+        """Whether weights and the loss of this batch are finite: the last update may be the one
+        that broke the weights.
+        """
+        rows = slice(0, self._config.batch_size)
+        loss = self.model.loss(ids[rows], targets[rows])
+        return math.isfinite(loss) and bool(np.isfinite(self.model.parameters.flat).all())
+
+    # what is evaluated and saved
+
+    @contextmanager
+    def evaluation_view(self) -> Iterator[dict[str, Array]]:
+        """Inside, model.parameters hold the weights to evaluate and to save: an average, for some
+        optimisers. Afterwards they are, to the last bit, those to train on.
+
+        Gives the tensors that a bit-exact resume needs beside those weights.
+        """
+        tensors = {OPTIMIZER + name: value for name, value in self.optimizer.state().items()}
+        if not self._has_two_views:
+            yield tensors
+            return
+        flat = self.model.parameters.flat
+        training = flat.copy()
+        tensors = {name: value.copy() for name, value in tensors.items()}
+        self.optimizer.eval()
+        try:
+            yield tensors | {TRAINING: training}
+        finally:
+            self.optimizer.train()
+            flat[...] = training
+
+    @property
+    def _has_two_views(self) -> bool:
+        return self.optimizer.name == "schedule-free"
+
+    def restore(self, tensors: Mapping[str, Array], *, step: int) -> None:
+        """Goes on from what evaluation_view() gave; model.parameters are restored already.
+
+        Raises phi_optim.StateError when the tensors are another optimiser's.
+        """
+        if TRAINING in tensors:
+            self.model.parameters.flat[...] = tensors[TRAINING]
+        self.optimizer.load_state(
+            {
+                name.removeprefix(OPTIMIZER): value
+                for name, value in tensors.items()
+                if name.startswith(OPTIMIZER)
+            }
+        )
+        self.optimizer.steps = step
