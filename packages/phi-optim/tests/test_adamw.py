@@ -78,7 +78,7 @@ def test_borders_of_blocks_do_not_show(size):
 def test_blocks_cover_a_segment_once():
     for size in (1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK):
         (segment,) = _segments({"a": np.zeros(size)})
-        slices = list(blocks(segment))
+        slices = list(blocks(segment.start, segment.end))
         assert [s.start for s in slices[1:]] == [s.stop for s in slices[:-1]]
         assert (slices[0].start, slices[-1].stop) == (0, size)
         assert max(s.stop - s.start for s in slices) <= BLOCK

@@ -19,12 +19,16 @@ def test_public_names():
     assert len(phi_optim.__all__) == len(set(phi_optim.__all__))
     assert set(phi_optim.__all__) == {
         "OPTIMIZERS",
+        "SGD",
         "AdamW",
         "Group",
         "HyperparameterError",
+        "Lion",
+        "Muon",
         "NotFiniteError",
         "Optimizer",
         "PhiOptimError",
+        "ScheduleFreeAdamW",
         "StateError",
         "clip_grad_norm",
         "clip_scale",

@@ -14,17 +14,25 @@ from phi_optim.adamw import AdamW
 from phi_optim.clipping import clip_grad_norm, clip_scale, grad_norm
 from phi_optim.errors import HyperparameterError, NotFiniteError, PhiOptimError, StateError
 from phi_optim.groups import Group
+from phi_optim.lion import Lion
 from phi_optim.make import OPTIMIZERS, make_optimizer
+from phi_optim.muon import Muon
 from phi_optim.optimizer import Optimizer
+from phi_optim.schedule_free import ScheduleFreeAdamW
+from phi_optim.sgd import SGD
 
 __all__ = [
     "OPTIMIZERS",
+    "SGD",
     "AdamW",
     "Group",
     "HyperparameterError",
+    "Lion",
+    "Muon",
     "NotFiniteError",
     "Optimizer",
     "PhiOptimError",
+    "ScheduleFreeAdamW",
     "StateError",
     "clip_grad_norm",
     "clip_scale",

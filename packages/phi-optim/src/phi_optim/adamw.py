@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from phi_optim.base import FlatOptimizer
 from phi_optim.checks import check_range
 from phi_optim.groups import Group, is_matrix
-from phi_optim.segments import BLOCK, Allocator, DecayRule, Segment, blocks
+from phi_optim.segments import BLOCK, Allocator, DecayRule, Segment, blocks, scalars
 
-__all__ = ["AdamW"]
+__all__ = ["AdamW", "adamw_update"]
 
 Array = NDArray[Any]
 
@@ -69,30 +69,48 @@ class AdamW(FlatOptimizer):
     def _update(
         self, segment: Segment, gradient: Array, step: int, rate: float, scale: float
     ) -> None:
-        b1, b2 = self.betas
-        root = ((1 - b2) / (1 - b2**step)) ** 0.5  # sqrt(square) * root is the root mean square
-        step_size = rate * (1 - b1) / (1 - b1**step) / root
-        eps = self.eps / root
-        keep = 1 - rate * segment.rule.weight_decay
         p, m, v = (
-            table[segment.buffer]
+            table[segment.buffer][segment.start : segment.end]
             for table in (self._values, self._slots["mean"], self._slots["square"])
         )
-        scratch = np.empty(BLOCK, p.dtype)
-        for block in blocks(segment):
-            g, mb, vb, pb = gradient[block], m[block], v[block], p[block]
-            s = scratch[: pb.size]
-            if scale != 1:
-                g = np.multiply(g, scale, out=s)
-            mb *= b1
-            mb += g
-            np.multiply(g, g, out=s)
-            vb *= b2
-            vb += s
-            np.sqrt(vb, out=s)
-            s += eps
-            np.divide(mb, s, out=s)
-            s *= step_size
-            if keep != 1:
-                pb *= keep
-            pb -= s
+        g = gradient[segment.start : segment.end]
+        keep = 1 - rate * segment.rule.weight_decay
+        adamw_update(p, g, m, v, step, rate, keep, scale, betas=self.betas, eps=self.eps)
+
+
+def adamw_update(
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    step: int,
+    rate: float,
+    keep: float,
+    scale: float,
+    *,
+    betas: tuple[float, float],
+    eps: float,
+) -> None:
+    """Update number `step` of the vector p, by its gradient scale * g; keep is 1 - lr wd."""
+    b1, b2 = betas
+    root = ((1 - b2) / (1 - b2**step)) ** 0.5  # sqrt(v) * root is the root mean square
+    size = rate * (1 - b1) / (1 - b1**step) / root
+    a, b, c, e, r, k = scalars(p.dtype, b1, b2, scale, eps / root, size, keep)
+    scratch = np.empty(min(BLOCK, p.size), p.dtype)
+    for block in blocks(0, p.size):
+        gb, mb, vb, pb = g[block], m[block], v[block], p[block]
+        s = scratch[: pb.size]
+        if scale != 1:
+            gb = np.multiply(gb, c, out=s)
+        np.multiply(mb, a, out=mb)
+        np.add(mb, gb, out=mb)
+        np.multiply(gb, gb, out=s)
+        np.multiply(vb, b, out=vb)
+        np.add(vb, s, out=vb)
+        np.sqrt(vb, out=s)
+        np.add(s, e, out=s)
+        np.divide(mb, s, out=s)
+        np.multiply(s, r, out=s)
+        if keep != 1:
+            np.multiply(pb, k, out=pb)
+        np.subtract(pb, s, out=pb)

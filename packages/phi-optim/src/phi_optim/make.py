@@ -17,14 +17,20 @@ from numpy.typing import NDArray
 from phi_optim.adamw import AdamW
 from phi_optim.errors import HyperparameterError
 from phi_optim.groups import Group, is_matrix
+from phi_optim.lion import Lion
+from phi_optim.muon import Muon
 from phi_optim.optimizer import Optimizer
+from phi_optim.schedule_free import ScheduleFreeAdamW
 from phi_optim.segments import Allocator, DecayRule
+from phi_optim.sgd import SGD
 
 __all__ = ["OPTIMIZERS", "make_optimizer"]
 
 Array = NDArray[Any]
 
-CLASSES: dict[str, Callable[..., Any]] = {"adamw": AdamW}
+CLASSES: dict[str, Callable[..., Any]] = {
+    optimizer.name: optimizer for optimizer in (AdamW, Lion, ScheduleFreeAdamW, Muon, SGD)
+}
 OPTIMIZERS = tuple(CLASSES)
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "Segment",
     "blocks",
     "flat_views",
+    "scalars",
     "segments",
     "share_of",
 ]
@@ -68,16 +69,21 @@ def flat_views(arrays: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def segments(parameters: Mapping[str, Array], rules: Mapping[str, Rule]) -> list[Segment]:
-    """The stretches of `parameters`, neighbours with the same rule joined."""
+    """The stretches of the parameters that have a rule, neighbours with the same one joined."""
     ranges: Mapping[str, tuple[int, int]] | None = getattr(parameters, "ranges", None)
     if ranges is None:
-        return [Segment(name, 0, value.size, rules[name]) for name, value in parameters.items()]
+        return [Segment(name, 0, parameters[name].size, rule) for name, rule in rules.items()]
     joined: list[Segment] = []
+    apart = True  # something without a rule lies between this and the one before
     for name in sorted(ranges, key=lambda name: ranges[name]):
+        if name not in rules:
+            apart = True
+            continue
         start, end = ranges[name]
-        if joined and joined[-1].rule == rules[name]:
+        if joined and not apart and joined[-1].rule == rules[name]:
             start = joined.pop().start
         joined.append(Segment("", start, end, rules[name]))
+        apart = False
     return joined
 
 
@@ -95,7 +101,12 @@ def share_of(stretches: list[Segment], share: int, shares: int) -> list[Segment]
     return parts
 
 
-def blocks(segment: Segment) -> Iterator[slice]:
-    """The segment in pieces of at most BLOCK elements."""
-    for start in range(segment.start, segment.end, BLOCK):
-        yield slice(start, min(start + BLOCK, segment.end))
+def blocks(start: int, end: int) -> Iterator[slice]:
+    """start..end in pieces of at most BLOCK elements."""
+    for first in range(start, end, BLOCK):
+        yield slice(first, min(first + BLOCK, end))
+
+
+def scalars(dtype: DTypeLike, *values: float) -> list[Array]:
+    """Numbers as arrays without a dimension: operations take them at half the cost of floats."""
+    return [np.array(value, dtype) for value in values]

@@ -1,0 +1,111 @@
+"""SGD with momentum (Polyak 1964) and Nesterov's look-ahead (Sutskever et al. 2013).
+
+    m <- mu m + g,    p <- p - lr wd p - lr m            (nesterov: - lr (g + mu m))
+
+The decay is decoupled (Loshchilov and Hutter 2019, arXiv:1711.05101): it never enters m. Memory:
+one float a parameter beside value and gradient, none without momentum.
+
+>>> import numpy as np
+>>> weights = {"w": np.ones((2, 2))}
+>>> SGD(weights, learning_rate=0.1, weight_decay=0.0).step({"w": np.ones((2, 2))})
+>>> weights["w"].tolist()
+[[0.9, 0.9], [0.9, 0.9]]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phi_optim.base import FlatOptimizer
+from phi_optim.checks import check_range
+from phi_optim.errors import HyperparameterError
+from phi_optim.groups import Group, is_matrix
+from phi_optim.segments import BLOCK, Allocator, DecayRule, Segment, blocks, scalars
+
+__all__ = ["SGD"]
+
+Array = NDArray[Any]
+
+
+class SGD(FlatOptimizer):
+    """Updates `parameters` in place; see FlatOptimizer for what every optimiser takes.
+
+    Raises HyperparameterError for a value out of range.
+    """
+
+    name = "sgd"
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Array],
+        *,
+        learning_rate: float = 0.1,
+        momentum: float = 0.9,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        decay: DecayRule = is_matrix,
+        groups: Sequence[Group] = (),
+        allocate: Allocator = np.zeros,
+    ) -> None:
+        check_range("momentum", momentum, 0, 1)
+        if nesterov and momentum == 0:
+            raise HyperparameterError("nesterov looks ahead along the momentum, which is 0: set it")
+        self.momentum, self.nesterov = momentum, nesterov
+        super().__init__(
+            parameters,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            decay=decay,
+            groups=groups,
+            allocate=allocate,
+            slots=("velocity",) if momentum else (),
+        )
+
+    def _update(
+        self,
+        segment: Segment,
+        gradient: Array,
+        step: int,  # noqa: ARG002 (nothing here depends on it)
+        rate: float,
+        scale: float,
+    ) -> None:
+        p = self._values[segment.buffer]
+        keep = 1 - rate * segment.rule.weight_decay
+        if not self.momentum:
+            _plain(p, gradient, segment, keep, rate * scale)
+            return
+        m = self._slots["velocity"][segment.buffer]
+        mu, own, ahead, c, k = scalars(
+            p.dtype, self.momentum, rate, rate * self.momentum, scale, keep
+        )
+        scratch = np.empty(BLOCK, p.dtype)
+        for block in blocks(segment.start, segment.end):
+            g, mb, pb = gradient[block], m[block], p[block]
+            s = scratch[: pb.size]
+            if scale != 1:
+                g = np.multiply(g, c, out=s)
+            np.multiply(mb, mu, out=mb)
+            np.add(mb, g, out=mb)
+            if keep != 1:
+                np.multiply(pb, k, out=pb)
+            if self.nesterov:
+                np.multiply(g, own, out=s)
+                np.subtract(pb, s, out=pb)
+            np.multiply(mb, ahead if self.nesterov else own, out=s)
+            np.subtract(pb, s, out=pb)
+
+
+def _plain(p: Array, gradient: Array, segment: Segment, keep: float, rate: float) -> None:
+    """Gradient descent without memory."""
+    r, k = scalars(p.dtype, rate, keep)
+    scratch = np.empty(BLOCK, p.dtype)
+    for block in blocks(segment.start, segment.end):
+        pb = p[block]
+        s = np.multiply(gradient[block], r, out=scratch[: pb.size])
+        if keep != 1:
+            np.multiply(pb, k, out=pb)
+        np.subtract(pb, s, out=pb)
