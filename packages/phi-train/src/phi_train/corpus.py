@@ -1,24 +1,30 @@
 """What a SOURCE means for training and for measuring: documents, and, where the source knows it,
 the probability of each.
 
-`builtin` is the project's own story grammar (phi_train.stories): endless, and its stories know
-their exact log-probability, so a model's distance from the best possible one can be told.
+A prepared folder gives its two sides back as text; a dataset with a name, such as `tinystories`,
+has a file for each. `builtin` is the project's own story grammar (phi_train.stories): endless,
+and its stories know their exact log-probability, so a model's distance from the best possible
+one can be told.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+from phi_train.datasets import DATASETS, dataset_file
 from phi_train.documents import documents
 from phi_train.errors import DataError
-from phi_train.tokens import split_documents
+from phi_train.shards import PreparedData, is_prepared, open_prepared
+from phi_train.tokens import TokenStream, split_documents
 
 __all__ = [
     "BUILTIN",
     "Corpus",
     "builtin_stories",
     "documents_to_measure",
+    "has_two_sides",
     "open_corpus",
     "stories_for",
 ]
@@ -71,9 +77,9 @@ def open_corpus(data: str, valid: str = "", *, n_stories: int = STORIES) -> Corp
     if data == BUILTIN:
         train, _ = builtin_stories(n_stories, validation=False)
         held_out, nats = documents_to_measure(valid or BUILTIN)
-    elif valid:
-        train = list(documents(data))
-        held_out, nats = documents_to_measure(valid)
+    elif valid or has_two_sides(data):
+        train = _documents_to_train_on(data)
+        held_out, nats = documents_to_measure(valid or data)
     else:
         train, held_out = split_documents(documents(data))
     if not train:
@@ -81,8 +87,36 @@ def open_corpus(data: str, valid: str = "", *, n_stories: int = STORIES) -> Corp
     return Corpus(train, held_out, nats)
 
 
+def has_two_sides(source: str) -> bool:
+    """Whether a source comes with documents to measure on, so that none need be held out."""
+    return source == BUILTIN or source in DATASETS or is_prepared(source)
+
+
 def documents_to_measure(source: str) -> tuple[list[str], list[float] | None]:
     """The documents to measure a model on, and their nats where the source knows them."""
     if source == BUILTIN:
         return builtin_stories(VALIDATION_STORIES, validation=True)
+    if source in DATASETS:
+        return list(documents(dataset_file(source, held_out=True))), None
+    if is_prepared(source):
+        prepared = open_prepared(source)
+        nats = prepared.valid.source_nats
+        return list(_texts(prepared, prepared.valid)), None if nats is None else nats.tolist()
     return list(documents(source)), None
+
+
+def _documents_to_train_on(source: str) -> list[str]:
+    if source in DATASETS:
+        return list(documents(dataset_file(source, held_out=False)))
+    if is_prepared(source):
+        prepared = open_prepared(source)
+        return list(_texts(prepared, prepared.train))
+    return list(documents(source))
+
+
+def _texts(prepared: PreparedData, stream: TokenStream) -> Iterator[str]:
+    """The documents of one side, as they were before they became tokens."""
+    begin = 0
+    for end in (stream.ids == stream.end_token).nonzero()[0].tolist():
+        yield prepared.tokenizer.decode(stream.ids[begin:end])
+        begin = end + 1

@@ -21,6 +21,7 @@ from phi_train.errors import DataError
 __all__ = [
     "BYTE_ORDER_MARK",
     "END_OF_TEXT",
+    "UNFINISHED",
     "decode_text",
     "documents",
     "files_of",
@@ -30,6 +31,7 @@ __all__ = [
 
 END_OF_TEXT = "<|endoftext|>"
 CHUNK = 1 << 20  # bytes read at once
+UNFINISHED = ".partial"  # what a folder of shards holds while it is made
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -52,6 +54,8 @@ def files_of(source: str | os.PathLike[str]) -> list[Path]:
     path = Path(source)
     if path.is_dir():
         files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _READERS and p.is_file())
+        if not files and (path / UNFINISHED).is_dir():
+            raise DataError(f"{path} is not finished: run the same phi-train data prepare again")
         if not files:
             raise DataError(f"{path} holds no {', '.join(_READERS)} file")
         return files

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from phi_train.corpus import BUILTIN, builtin_stories, documents_to_measure
+from phi_train.datasets import DATASETS, dataset_file
 from phi_train.documents import files_of
 from phi_train.errors import DataError
 from phi_train.ranges import Part, parts_of, pieces_in
@@ -82,7 +83,7 @@ def open_input(name: str, *, held_out: bool, stories: int, progress: Progress) -
         return Input(name, [hashlib.sha256(content).hexdigest()], texts=texts, nats=nats)
     if is_prepared(name):
         raise DataError(f"{name} is prepared already: give it to phi-train run as --data")
-    files = files_of(name)
+    files = files_of(dataset_file(name, held_out=held_out) if name in DATASETS else name)
     stamps = [_stamp(path) for path in files]
     total, done = sum(size for size, _ in stamps), 0
     hashes = []

@@ -26,8 +26,8 @@ import numpy as np
 
 from phi_model.files import atomic_write
 from phi_tokenizer import Tokenizer
-from phi_train.corpus import BUILTIN, STORIES
-from phi_train.documents import END_OF_TEXT
+from phi_train.corpus import STORIES, has_two_sides
+from phi_train.documents import END_OF_TEXT, UNFINISHED
 from phi_train.encoding import encode_parts
 from phi_train.errors import ConfigError, DataError
 from phi_train.inputs import Input, Progress, numbered, open_input
@@ -50,7 +50,7 @@ from phi_train.tokens import FEW_DOCUMENTS, end_token_of
 
 __all__ = ["PreparedData", "Report", "is_prepared", "open_prepared", "prepare"]
 
-PARTIAL, JOURNAL = ".partial", "journal.json"
+JOURNAL = "journal.json"
 MAX_VOCAB = 1 << 16  # what uint16 holds
 SAMPLE_BYTES = 1 << 26  # of text to learn a tokenizer from: a second or two
 JOURNAL_BYTES = 1 << 26  # of text between two journal entries
@@ -93,7 +93,7 @@ def prepare(
     given = None if tokenizer is None else Tokenizer.load(tokenizer)
     _check_vocabulary(given, vocab_size)
     folder, tell = Path(out), progress or (lambda *_: None)
-    names = [source, valid or source] if valid or source == BUILTIN else [source]
+    names = [source, valid or source] if valid or has_two_sides(source) else [source]
     inputs = [
         open_input(name, held_out=place > 0, stories=stories, progress=tell)
         for place, name in enumerate(names)
@@ -105,7 +105,7 @@ def prepare(
             return _Job(folder, inputs, given, vocab_size, workers, tell).run()
     except DataError:
         if not existed:  # the text is at fault: leave nothing behind
-            shutil.rmtree(folder / PARTIAL, ignore_errors=True)
+            shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
             with suppress(OSError):
                 folder.rmdir()
         raise
@@ -155,7 +155,7 @@ class _Job:
         workers: int,
         progress: Progress,
     ) -> None:
-        self.out, self.partial, self.inputs = out, out / PARTIAL, inputs
+        self.out, self.partial, self.inputs = out, out / UNFINISHED, inputs
         self.tokenizer, self.vocab_size = tokenizer, vocab_size
         self.workers, self.progress = workers, progress
         learnt = vocab_size if tokenizer is None else _sha256(tokenizer)
