@@ -21,6 +21,8 @@ def test_public_names():
         "OPTIMIZERS",
         "SGD",
         "AdamW",
+        "Ema",
+        "GradientMean",
         "Group",
         "HyperparameterError",
         "Lion",

@@ -97,3 +97,37 @@ def test_a_resumed_run_follows_the_same_curve(schedule):
     forward = [schedule(step, 80, warmup_steps=8) for step in range(80)]
     backward = [schedule(step, 80, warmup_steps=8) for step in reversed(range(80))]
     assert forward == backward[::-1]
+
+
+def test_a_sequence_runs_each_piece_as_if_alone():
+    both = schedules.sequence((schedules.linear, 1), (schedules.cosine, 3))
+    first = [schedules.linear(step, 25) for step in range(25)]
+    second = [schedules.cosine(step, 75) for step in range(75)]
+    assert [both(step, 100) for step in range(100)] == first + second
+    assert both(500, 100) == both(99, 100)
+
+
+def test_a_sequence_may_hold_a_sequence():
+    inner = schedules.sequence((schedules.constant, 1), (schedules.linear, 1))
+    outer = schedules.sequence((inner, 1), (schedules.constant, 1))
+    expected = [1.0] * 5 + [schedules.linear(step, 5) for step in range(5)] + [1.0] * 10
+    assert [outer(step, 20) for step in range(20)] == expected
+
+
+def test_piecewise_corners():
+    schedule = schedules.piecewise((0.0, 0.0), (0.1, 1.0), (0.5, 1.0), (0.9, 0.2))
+    values = [schedule(step, 101) for step in (0, 5, 10, 30, 50, 70, 90, 100, 200)]
+    assert values == pytest.approx([0, 0.5, 1, 1, 1, 0.6, 0.2, 0.2, 0.2])
+    assert schedules.piecewise((0.5, 0.3))(0, 10) == 0.3
+
+
+@pytest.mark.parametrize("shares", [(), (0,), (1, -1), (float("nan"),), (float("inf"),)])
+def test_shares_of_a_sequence_are_above_zero(shares):
+    with pytest.raises(HyperparameterError, match="each must be above 0"):
+        schedules.sequence(*((schedules.constant, share) for share in shares))
+
+
+@pytest.mark.parametrize("at", [(), (0.5, 0.5), (0.5, 0.2), (0.0, float("nan"))])
+def test_corners_rise(at):
+    with pytest.raises(HyperparameterError, match="after the one before"):
+        schedules.piecewise(*((progress, 1.0) for progress in at))

@@ -10,8 +10,10 @@
 """
 
 from phi_optim import schedules
+from phi_optim.accumulation import GradientMean
 from phi_optim.adamw import AdamW
 from phi_optim.clipping import clip_grad_norm, clip_scale, grad_norm
+from phi_optim.ema import Ema
 from phi_optim.errors import HyperparameterError, NotFiniteError, PhiOptimError, StateError
 from phi_optim.groups import Group
 from phi_optim.lion import Lion
@@ -25,6 +27,8 @@ __all__ = [
     "OPTIMIZERS",
     "SGD",
     "AdamW",
+    "Ema",
+    "GradientMean",
     "Group",
     "HyperparameterError",
     "Lion",

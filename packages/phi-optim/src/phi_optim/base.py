@@ -17,9 +17,16 @@ from phi_optim.checks import (
     check_gradients_fit,
     check_range,
 )
-from phi_optim.errors import StateError
 from phi_optim.groups import Group, is_matrix, rules_of
-from phi_optim.segments import Allocator, DecayRule, Segment, flat_views, segments, share_of
+from phi_optim.segments import (
+    Allocator,
+    DecayRule,
+    Segment,
+    flat_views,
+    load_arrays,
+    segments,
+    share_of,
+)
 
 __all__ = ["FlatOptimizer"]
 
@@ -129,17 +136,5 @@ class FlatOptimizer:
 
     def load_state(self, state: Mapping[str, Array]) -> None:
         """Takes over what state() gave; raises StateError when it does not fit."""
-        own = self.state()
-        odd = own.keys() ^ state.keys() or {
-            name
-            for name, array in own.items()
-            if (array.shape, array.dtype) != (state[name].shape, state[name].dtype)
-        }
-        if odd:
-            raise StateError(
-                f"this {self.name} state was saved for other parameters or by another optimiser: "
-                f"{min(odd)!r} does not fit"
-            )
-        for name, array in own.items():
-            array[...] = state[name]
+        load_arrays(self.state(), state, self.name)
         self.steps = int(state["steps"][0])

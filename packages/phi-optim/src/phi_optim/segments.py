@@ -24,6 +24,7 @@ __all__ = [
     "Segment",
     "blocks",
     "flat_views",
+    "load_arrays",
     "scalars",
     "segments",
     "share_of",
@@ -110,3 +111,19 @@ def blocks(start: int, end: int) -> Iterator[slice]:
 def scalars(dtype: DTypeLike, *values: float) -> list[Array]:
     """Numbers as arrays without a dimension: operations take them at half the cost of floats."""
     return [np.array(value, dtype) for value in values]
+
+
+def load_arrays(own: Mapping[str, Array], state: Mapping[str, Array], what: str) -> None:
+    """Copies a saved state into the arrays of `own`; raises StateError when it does not fit."""
+    odd = own.keys() ^ state.keys() or {
+        name
+        for name, array in own.items()
+        if (array.shape, array.dtype) != (state[name].shape, state[name].dtype)
+    }
+    if odd:
+        raise StateError(
+            f"this {what} state was saved for other parameters or by another optimiser: "
+            f"{min(odd)!r} does not fit"
+        )
+    for name, array in own.items():
+        array[...] = state[name]
