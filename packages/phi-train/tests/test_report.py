@@ -251,6 +251,14 @@ def test_what_is_no_run(tmp_path):
         read_run(tmp_path / "file")
 
 
+def test_where_the_time_goes(folder):
+    parts = {"seconds": 2.0, "model": 1.5, "optimizer": 0.25, "data": 0.05}
+    path = folder(step_line(1, 3.0, **parts), step_line(2, 3.0, **parts))
+    shares = read_run(path).time_shares
+    assert shares == pytest.approx({"model": 0.75, "optimizer": 0.125, "data": 0.025, "other": 0.1})
+    assert "model 75.0%, optimizer 12.5%, other 10.0%, data 2.5%" in page([read_run(path)])
+
+
 # the page
 
 HOSTILE = "<script>alert(1)</script>\x00\ud800 & \"quoted\" 'text' </pre>"
@@ -384,7 +392,7 @@ def test_mistakes_are_one_line(call, tmp_path):
 
 
 def test_the_command_in_the_page_makes_the_same_run(call, settings):
-    path = train(settings(out="a folder; with 'odd' $names", beta2=0.9)).folder.path
+    path = train(settings(out="a folder; with 'odd' $names", clip=0.5)).folder.path
     markup = Markup(page([read_run(path)]))
     command = next(text for text in markup.texts if text.startswith("phi-train run"))
     words = shlex.split(command)

@@ -19,7 +19,14 @@ def all_charts(runs: Sequence[RunRecord]) -> str:
     charts = [
         _loss(runs),
         _column(runs, "throughput", "Throughput", "tokens a second", zero=True),
-        _column(runs, "learning_rate", "Learning rate", "learning rate", zero=True, raw=True),
+        _column(
+            runs,
+            "learning_rate",
+            "Learning rate",
+            "after warm-up and schedule",
+            zero=True,
+            raw=True,
+        ),
         _column(runs, "grad_norm", "Gradient norm", "norm before clipping", log=True),
         *(_update_ratios(run, i, len(runs)) for i, run in enumerate(runs)),
     ]
@@ -41,7 +48,7 @@ def _loss(runs: Sequence[RunRecord]) -> Chart:
             series.append(Series("training, each step", loss, trained, "faint"))
         series += [
             Series(f"{of}training, smoothed", smooth(loss), trained),
-            Series(f"{of}held out", _held_out(run), held_out, "dots"),
+            Series(f"{of}held out{_last_of(run)}", _held_out(run), held_out, "dots"),
         ]
     return Chart(
         "loss",
@@ -54,6 +61,10 @@ def _loss(runs: Sequence[RunRecord]) -> Chart:
     )
 
 
+def _last_of(run: RunRecord) -> str:
+    return ", at the end on all of it" if run.finished and len(run.valid) else ""
+
+
 def _held_out(run: RunRecord) -> Curve:
     """Measured on the way, and at the end on the whole held-out text."""
     points = dict(zip(run.valid.steps, run.valid.values, strict=True))
@@ -63,16 +74,20 @@ def _held_out(run: RunRecord) -> Curve:
 
 
 def _levels(runs: Sequence[RunRecord]) -> list[Level]:
-    """n-grams and floor; of several runs only where they differ, each with its run's colour."""
+    """n-grams and floor. Where runs differ in them, the best n-gram of each, in its colour."""
+    tables = [{name: round(value, 3) for name, value in baselines(run).items()} for run in runs]
+    known = [table for table in tables if table]
+    alike = all(table == known[0] for table in known)
     found: dict[tuple[str, float], list[int]] = {}
-    for i, run in enumerate(runs):
-        floor = floor_loss(run)
-        levels = baselines(run) | ({"entropy floor": floor} if floor is not None else {})
+    for i, (run, table) in enumerate(zip(runs, tables, strict=True)):
+        best = min(table, key=lambda name: table[name], default=None)
+        levels = table if alike or best is None else {best: table[best]}
+        if (floor := floor_loss(run)) is not None:
+            levels = levels | {"entropy floor": round(floor, 3)}
         for name, value in levels.items():
-            found.setdefault((name, round(value, 3)), []).append(i)
-    several = len(runs) > 1
+            found.setdefault((name, value), []).append(i)
     return [
-        Level(name, value, colour=whose[0] if several and len(whose) == 1 else None)
+        Level(name, value, colour=whose[0] if len(whose) == 1 < len(runs) and not alike else None)
         for (name, value), whose in found.items()
     ]
 

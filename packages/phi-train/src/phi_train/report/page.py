@@ -108,7 +108,15 @@ def _clock(seconds: float) -> str:
 def _cards(run: RunRecord) -> str:
     figures = _figures(run).items()
     cards = (tag("li", tag("b", escape(v)) + tag("span", escape(k))) for k, v in figures)
-    return tag("ul", "".join(cards), class_="cards")
+    return tag("ul", "".join(cards), class_="cards") + _time_shares(run)
+
+
+def _time_shares(run: RunRecord) -> str:
+    shares = sorted(run.time_shares.items(), key=lambda item: -item[1])
+    if not shares:
+        return ""
+    words = ", ".join(f"{part} {share:.1%}" for part, share in shares)
+    return tag("p", escape(f"Where the time of a step goes: {words}."), class_="soft")
 
 
 def _comparison(runs: Sequence[RunRecord], names: Sequence[str]) -> str:

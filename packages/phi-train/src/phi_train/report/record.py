@@ -12,6 +12,8 @@ from phi_train.report.curve import Curve
 
 __all__ = ["RunRecord", "Sample"]
 
+PARTS = ("data", "model", "forward", "backward", "optimizer")  # of a step, in seconds
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -73,6 +75,16 @@ class RunRecord:
             return int(c["steps"])
         except (KeyError, TypeError, ValueError, ZeroDivisionError):
             return None
+
+    @property
+    def time_shares(self) -> dict[str, float]:
+        """Part of a step -> its share of all steps' time; what no part accounts for is "other"."""
+        total = float(self.columns["seconds"].values.sum())
+        spent = {p: float(c.values.sum()) for p, c in self.columns.items() if p in PARTS}
+        if not spent or total <= 0:
+            return {}
+        spent["other"] = max(0.0, total - sum(spent.values()))
+        return {part: seconds / total for part, seconds in spent.items()}
 
     @property
     def throughput(self) -> Curve:

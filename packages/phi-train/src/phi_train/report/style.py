@@ -44,7 +44,7 @@ svg.plot { display: block; overflow: visible; }
 svg { fill: none; stroke-linecap: round; stroke-linejoin: round; }
 .grid { stroke: var(--rule); stroke-width: 1; vector-effect: non-scaling-stroke; }
 .line { stroke-width: 2.2; vector-effect: non-scaling-stroke; }
-.faint { stroke-width: 1; opacity: .35; vector-effect: non-scaling-stroke; }
+.faint { stroke-width: 1; opacity: .45; vector-effect: non-scaling-stroke; }
 .dots { stroke-width: 1.2; vector-effect: non-scaling-stroke; }
 .dashed { stroke-dasharray: 7 5; }
 .c0 { stroke: var(--c0); } .c1 { stroke: var(--c1); } .c2 { stroke: var(--c2); }

@@ -29,6 +29,7 @@ def summary(run: RunRecord) -> dict[str, Any]:
         "tokens": int(run.columns["tokens"].last or 0),
         "seconds": round(float(run.columns["seconds"].values.sum()), 3),
         "tokens_per_second": round(float(_mean_rate(run)), 1) if len(throughput) else None,
+        "time_shares": {k: round(v, 4) for k, v in run.time_shares.items()},
         "train_loss": smooth(loss).last,
         "valid_loss": run.valid.last,
         "best_valid_loss": float(run.valid.values.min()) if len(run.valid) else None,
