@@ -59,7 +59,8 @@ def test_presets_have_the_documented_shapes(
 
 
 def test_every_preset_is_tested_above() -> None:
-    assert list(PRESETS) == [f"gpt-{n}" for n in ("1k", "10k", "100k", "1m", "4m", "9m", "30m")]
+    gpts = [name for name in PRESETS if not name.startswith("rwkv7-")]  # test_rwkv7_config.py
+    assert gpts == [f"gpt-{n}" for n in ("1k", "10k", "100k", "1m", "4m", "9m", "30m")]
 
 
 CHOICES = [

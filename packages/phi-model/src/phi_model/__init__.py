@@ -18,10 +18,12 @@ from phi_model.errors import (
 from phi_model.gpt import GPT
 from phi_model.gradcheck import GradientCheck, check_gradients
 from phi_model.memory import shared_zeros
+from phi_model.rwkv7 import RWKV7, RWKV7State
 
 __all__ = [
     "GPT",
     "PRESETS",
+    "RWKV7",
     "Checkpoint",
     "CheckpointError",
     "ConfigError",
@@ -29,6 +31,7 @@ __all__ = [
     "ModelConfig",
     "NotFiniteError",
     "PhiModelError",
+    "RWKV7State",
     "WorkerError",
     "build_model",
     "check_gradients",

@@ -31,13 +31,12 @@ import msgpack
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from phi_model.build import build_model
+from phi_model.build import build_model, parameter_shapes
 from phi_model.config import ModelConfig
 from phi_model.errors import CheckpointError, ConfigError
 from phi_model.files import atomic_write
 from phi_model.gpt import GPT
 from phi_model.memory import ALIGNMENT
-from phi_model.passes import parameter_shapes
 
 __all__ = ["FORMAT_VERSION", "Checkpoint", "load_checkpoint", "save_checkpoint"]
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from phi_model.errors import ConfigError
+from phi_model.rwkv7_sizes import check_rwkv7, rwkv7_counts
 
 if TYPE_CHECKING:
     from phi_model.memory_use import MemoryUse
@@ -26,15 +27,24 @@ PRESETS: dict[str, tuple[int, int, int]] = {
     "gpt-4m": (192, 6, 6),
     "gpt-9m": (256, 8, 8),
     "gpt-30m": (384, 12, 12),
+    "rwkv7-100k": (32, 5, 1),
+    "rwkv7-1m": (128, 4, 4),
+    "rwkv7-4m": (192, 8, 6),
+    "rwkv7-9m": (256, 10, 8),
 }
 
+KINDS = ("gpt", "rwkv7")
 RESIDUAL_INITS = ("small", "scaled")  # see phi_model.initialise
 MOST_HEADS_LISTED = 4096  # in an error: more would not be read
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The shape of a GPT: RMSNorm, RoPE, causal attention, SwiGLU, no biases.
+    """The shape of a model of either kind:
+
+    gpt      RMSNorm, RoPE, causal attention, SwiGLU, no biases
+    rwkv7    RWKV-7 (Peng et al. 2025, arXiv:2503.14456): a state of constant size, no attention;
+             fields that only concern attention, its positions or its start keep their defaults
 
     The fields from n_kv_head on are younger than the checkpoint format: a file without them
     means their defaults. Raises ConfigError when the numbers do not fit together.
@@ -66,8 +76,9 @@ class ModelConfig:
         self._check_heads()
 
     def _check_kind_and_sizes(self) -> None:
-        if self.kind != "gpt":
-            raise ConfigError(f"kind is {self.kind!r}; this version knows 'gpt'")
+        if self.kind not in KINDS:
+            names = " and ".join(map(repr, KINDS))
+            raise ConfigError(f"kind is {self.kind!r}; this version knows {names}")
         sizes = ("vocab_size", "seq_len", "n_layer", "n_head", "n_embd", "n_hidden", "n_kv_head")
         for name in sizes:
             value = getattr(self, name)
@@ -87,6 +98,9 @@ class ModelConfig:
             raise ConfigError(f"residual_init is {self.residual_init!r}; it must be {names}")
 
     def _check_heads(self) -> None:
+        if self.kind == "rwkv7":
+            check_rwkv7(self)
+            return
         if self.n_embd % self.n_head or self.head_size % 2:
             limit = min(self.n_embd, MOST_HEADS_LISTED)
             fitting = [h for h in range(1, limit + 1) if self.n_embd % (2 * h) == 0]
@@ -121,6 +135,8 @@ class ModelConfig:
     @property
     def n_non_embedding(self) -> int:
         """Parameters outside the embedding and the head."""
+        if self.kind == "rwkv7":
+            return rwkv7_counts(self).non_embedding
         attention = 2 * self.n_embd * (self.n_embd + self.n_kv_embd)
         mlp = 3 * self.n_embd * self.n_hidden
         return self.n_layer * (attention + mlp) + self._n_gains
@@ -139,8 +155,11 @@ class ModelConfig:
         """Floating-point operations of one training step a token, forward and backward.
 
         Two for each multiply-add of every matrix product, causal attention counted at half of
-        length^2; backward costs twice forward. length defaults to seq_len.
+        length^2; backward costs twice forward. length defaults to seq_len. Of RWKV-7's recurrence
+        the four products a token of its definition are counted, which depend on no length.
         """
+        if self.kind == "rwkv7":
+            return 6 * (rwkv7_counts(self).multiply_adds + self.vocab_size * self.n_embd)
         length = self.seq_len if length is None else length
         matrices = self.n_non_embedding - self._n_gains + self.vocab_size * self.n_embd
         attention = self.n_layer * self.n_embd * (length + 1)
@@ -155,6 +174,10 @@ class ModelConfig:
         logits alone, which keep no activations for a backward pass; a process that does both
         has both arenas. Within 15 % of what the process grows by at its peak.
         """
+        if self.kind == "rwkv7":
+            from phi_model.rwkv7.memory_use import rwkv7_memory_use  # noqa: PLC0415 (as below)
+
+            return rwkv7_memory_use(self, batch_size, seq_len, workers=workers, training=training)
         from phi_model.memory_use import memory_use  # noqa: PLC0415 (it imports this module)
 
         return memory_use(self, batch_size, seq_len, workers=workers, training=training)
@@ -165,7 +188,9 @@ class ModelConfig:
         if name not in PRESETS:
             raise ConfigError(f"no preset is called {name!r}; there are {', '.join(PRESETS)}")
         n_embd, n_layer, n_head = PRESETS[name]
-        return cls.from_dict({"n_embd": n_embd, "n_layer": n_layer, "n_head": n_head, **changes})
+        kind = name.partition("-")[0]
+        shape = {"kind": kind, "n_embd": n_embd, "n_layer": n_layer, "n_head": n_head}
+        return cls.from_dict(shape | changes)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
