@@ -40,14 +40,21 @@ AVX2_KERNELS = {"Haswell", "Zen"}
 def main() -> None:
     """Times every shape, prints the tables, judges them."""
     options = arguments()
-    if options.memory_of:
-        print(json.dumps(peak_memory(options.memory_of, SHAPES[options.shape])))
+    if options.part == "times":
+        print(
+            json.dumps(
+                medians(in_turns(peers(SHAPES[options.shape]), rounds=options.rounds, warm=4))
+            )
+        )
+        return
+    if options.part:
+        print(json.dumps(peak_memory(options.part, SHAPES[options.shape])))
         return
     mode = "AVX2" if kernel() in AVX2_KERNELS else "native"
     chosen = [int(i) for i in options.shapes.split(",")]
     rows, missed = [], []
     for i in chosen:
-        times = medians(in_turns(peers(SHAPES[i]), rounds=options.rounds, warm=4))
+        times = in_own_process("times", i, options.rounds)
         rows.append((i, times))
         missed += judge(i, times, mode)
         print(row_text(i, times), flush=True)
@@ -71,7 +78,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--shapes", default="0,1,2,3,4")
     parser.add_argument("--write", action="store_true", help="put the result into RESULTS.md")
     parser.add_argument("--no-memory", action="store_true")
-    parser.add_argument("--memory-of", choices=["ours", "torch"], help=argparse.SUPPRESS)
+    parser.add_argument("--part", choices=["times", "ours", "torch"], help=argparse.SUPPRESS)
     parser.add_argument("--shape", type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -149,13 +156,17 @@ def report(mode: str, rows: list, memory: dict, missed: list[str]) -> str:
 
 
 def memory_row(i: int) -> tuple[float, float]:
-    """Peak MB of ours and of torch.compile, each in a process of its own."""
-    figures = []
-    for who in ("ours", "torch"):
-        command = [sys.executable, __file__, "--memory-of", who, "--shape", str(i)]
-        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        figures.append(json.loads(output.splitlines()[-1]))
-    return figures[0], figures[1]
+    """Peak MB of ours and of torch.compile."""
+    return in_own_process("ours", i), in_own_process("torch", i)
+
+
+def in_own_process(part: str, i: int, rounds: int = 0):
+    """What a part of this benchmark prints for shape i: our workers are forked before torch, and
+    torch's threads and compiler end with each shape.
+    """
+    command = [sys.executable, __file__, "--part", part, "--shape", str(i), "--rounds", str(rounds)]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(output.splitlines()[-1])
 
 
 def peak_memory(who: str, shape: tuple[int, ...]) -> float:

@@ -104,6 +104,24 @@ def test_a_killed_worker_ends_the_step_with_a_clear_error():
     assert np.isfinite(model.loss_and_grad(ids, targets))
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_stopping_does_not_wait_for_the_callers_own_children():
+    """They inherit the pipes' ends, so the workers never see them close."""
+    model = GPT(CONFIG)
+    model.start_workers(2, batch_size=2, seq_len=8, runner="processes")
+    other = os.fork()
+    if other == 0:
+        time.sleep(60)
+        os._exit(0)
+    try:
+        started = time.monotonic()
+        model.stop_workers()
+        assert time.monotonic() - started < 10
+    finally:
+        os.kill(other, signal.SIGKILL)
+        os.waitpid(other, 0)
+
+
 def test_an_error_in_a_worker_is_told():
     def fail(member: int) -> None:
         if member == 1:

@@ -13,7 +13,7 @@ Derived in docs/gradients.md, section 5.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -43,19 +43,29 @@ def attention(
     RopeTables); weights[j] is [B, K, G, end, end - first] of block j; inverse_sum is
     [B, K, G, 1, T].
     """
-    ones = np.ones((1, q.shape[-1]), q.dtype)
-    for (first, end), w in zip(blocks(q.shape[-1]), weights, strict=True):
-        total = inverse_sum[..., first:end]
-        with np.errstate(over="ignore", invalid="ignore"):
-            _block_weights(q[..., first:end], k[..., :end], first, w)
-            np.matmul(ones[:, :end], w, out=total)
-            within = SUM_RANGE[0] < total.min() and total.max() < SUM_RANGE[1]
-        if not within:  # also when a NaN is among them
-            _block_weights_safe(q[..., first:end], k[..., :end], first, w)
-            np.matmul(ones[:, :end], w, out=total)
-        np.matmul(v[..., :end], w, out=out[..., first:end])
+    with np.errstate(over="ignore", invalid="ignore"):
+        _attend(q, k, v, weights, inverse_sum, out, _block_weights)
+        within = SUM_RANGE[0] < inverse_sum.min() and inverse_sum.max() < SUM_RANGE[1]
+    if not within:  # also when a NaN is among them
+        _attend(q, k, v, weights, inverse_sum, out, _block_weights_safe)
     np.reciprocal(inverse_sum, out=inverse_sum)
     out *= inverse_sum
+
+
+def _attend(
+    q: Array,
+    k: Array,
+    v: Array,
+    weights: list[Array],
+    total: Array,
+    out: Array,
+    block_weights: Callable[[Array, Array, int, Array], None],
+) -> None:
+    ones = np.ones((1, q.shape[-1]), q.dtype)
+    for (first, end), w in zip(blocks(q.shape[-1]), weights, strict=True):
+        block_weights(q[..., first:end], k[..., :end], first, w)
+        np.matmul(ones[:, :end], w, out=total[..., first:end])
+        np.matmul(v[..., :end], w, out=out[..., first:end])
 
 
 def _block_weights(q: Array, k: Array, first: int, w: Array) -> None:
@@ -97,8 +107,8 @@ def attention_backward(
     """Writes dq, dk, dv, shaped like q, k, v, but for the ln(2) of exp2; dout is used up.
 
     With p = weights * inverse_sum:  dv = dout p^T,  dscore = p * (v^T dout - sum_d dout * out),
-    dq = k dscore,  dk = q dscore^T, dk and dv summed over the group. dscores are buffers shaped
-    like weights, scratch like dout.
+    dq = k dscore,  dk = q dscore^T, dk and dv summed over the group. dscores are buffers
+    shaped like weights, scratch like dout.
     """
     dout *= inverse_sum
     np.multiply(dout, out, out=scratch)
@@ -114,8 +124,8 @@ def attention_backward(
         for dkv, left, right in ((dk, q[..., first:end], ds), (dv, dout_block, w)):
             for g in range(q.shape[2]):
                 one = np.s_[:, :, g : g + 1]
-                first_part = j == len(spans) - 1 and g == 0
-                part = dkv if first_part else scratch[:, :, :1, :, :end]
-                np.matmul(left[one], right[one].swapaxes(-1, -2), out=part)
-                if not first_part:
-                    dkv[..., :end] += part
+                writes = j == len(spans) - 1 and g == 0
+                product = dkv if writes else scratch[:, :, :1, :, :end]
+                np.matmul(left[one], right[one].swapaxes(-1, -2), out=product)
+                if not writes:
+                    dkv[..., :end] += product

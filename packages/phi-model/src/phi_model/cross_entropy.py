@@ -35,7 +35,7 @@ def _exp_in_place(logits: Array, total: Array) -> Array | float:
     highest, lowest = logits.max(), logits.min()
     if lowest > -30 and highest < 60:  # exp(60) * 65,536 is far from float32's end
         np.exp(logits, out=logits)
-        np.add.reduce(logits, axis=0, out=total)
+        np.dot(np.ones(len(logits), logits.dtype), logits, out=total)
         return 0.0
     shift: Array = logits.max(axis=0)
     logits -= shift

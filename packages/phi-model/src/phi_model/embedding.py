@@ -26,5 +26,5 @@ def embed_backward(dx: Array, ids: Array, *, dweight: Array) -> None:
     order = np.argsort(ids, kind="stable")
     sorted_ids = ids[order]
     starts = np.flatnonzero(np.r_[True, sorted_ids[1:] != sorted_ids[:-1]])
-    rows = np.ascontiguousarray(dx.T)[order]
-    dweight[sorted_ids[starts]] += np.add.reduceat(rows, starts, axis=0)
+    columns = np.add.reduceat(dx.take(order, axis=1), starts, axis=1)
+    dweight[sorted_ids[starts]] += columns.T

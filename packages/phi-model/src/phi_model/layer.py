@@ -42,15 +42,14 @@ def attention_sublayer(ws: Workspace, kept: LayerActivations, p: Table, i: int) 
     np.matmul(p[f"layers.{i}.attention.qkv"], kept.attention_h, out=kept.qkv)
     if ws.config.qk_norm:
         qk_norms(ws, kept, p, i)
-    rotate(ws.planes(kept.qkv), ws.rope.cos, ws.rope.sin, scratch=ws.plane_scratch())
-    q, k, v = ws.qkv_heads(kept.qkv)
+    rotate(kept.planes, ws.rope.cos, ws.rope.sin, scratch=ws.plane_scratch)
     attention(
-        q,
-        k,
-        v,
+        kept.q,
+        kept.k,
+        kept.v,
         weights=kept.weights,
         inverse_sum=kept.inverse_sum,
-        out=ws.heads(kept.attended),
+        out=kept.attended_heads,
     )
     np.matmul(p[f"layers.{i}.attention.out"], kept.attended, out=ws.scratch)
     np.add(kept.x, ws.scratch, out=kept.x_mid)
@@ -62,23 +61,21 @@ def attention_sublayer_backward(
     """ws.dx arrives as the gradient of x_mid and leaves as the gradient of x."""
     np.matmul(ws.dx, kept.attended.T, out=g[f"layers.{i}.attention.out"])
     np.matmul(p[f"layers.{i}.attention.out"].T, ws.dx, out=ws.dh)
-    q, k, v = ws.qkv_heads(kept.qkv)
-    dq, dk, dv = ws.qkv_heads(ws.dqkv)
     attention_backward(
-        ws.heads(ws.dh),
-        q,
-        k,
-        v,
-        out=ws.heads(kept.attended),
+        ws.dh_heads,
+        kept.q,
+        kept.k,
+        kept.v,
+        out=kept.attended_heads,
         weights=kept.weights,
         inverse_sum=kept.inverse_sum,
-        dq=dq,
-        dk=dk,
-        dv=dv,
-        scratch=ws.heads(ws.scratch),
+        dq=ws.dq,
+        dk=ws.dk,
+        dv=ws.dv,
+        scratch=ws.scratch_heads,
         dscores=ws.dscores,
     )
-    rotate(ws.planes(ws.dqkv), ws.rope.back_cos, ws.rope.back_sin, scratch=ws.plane_scratch())
+    rotate(ws.dplanes, ws.rope.back_cos, ws.rope.back_sin, scratch=ws.plane_scratch)
     if ws.config.qk_norm:
         qk_norms_backward(ws, kept, p, g, i)
     np.matmul(ws.dqkv, kept.attention_h.T, out=g[f"layers.{i}.attention.qkv"])
@@ -132,8 +129,8 @@ def mlp_sublayer(ws: Workspace, kept: LayerActivations, p: Table, i: int, *, x_o
         rrms=kept.mlp_rrms,
     )
     np.matmul(p[f"layers.{i}.mlp.gate_up"], kept.mlp_h, out=kept.gate_up)
-    swiglu(kept.gate_up[:f], kept.gate_up[f:], silu=kept.silu, y=ws.hidden)
-    np.matmul(p[f"layers.{i}.mlp.down"], ws.hidden, out=ws.scratch)
+    swiglu(kept.gate_up[:f], kept.gate_up[f:], y=kept.hidden, keep=ws.keep)
+    np.matmul(p[f"layers.{i}.mlp.down"], kept.hidden, out=ws.scratch)
     np.add(kept.x_mid, ws.scratch, out=x_out)
 
 
@@ -142,11 +139,10 @@ def mlp_sublayer_backward(
 ) -> None:
     """ws.dx arrives as the gradient of x_out and leaves as the gradient of x_mid."""
     f = ws.config.n_hidden
+    np.matmul(ws.dx, kept.hidden.T, out=g[f"layers.{i}.mlp.down"])
     np.matmul(p[f"layers.{i}.mlp.down"].T, ws.dx, out=ws.dhidden)
-    slope, up = kept.gate_up[:f], kept.gate_up[f:]
-    swiglu_backward(ws.dhidden, slope, up, silu=kept.silu, y=ws.hidden)
     dgate_up = kept.gate_up
-    np.matmul(ws.dx, ws.hidden.T, out=g[f"layers.{i}.mlp.down"])
+    swiglu_backward(ws.dhidden, dgate_up[:f], dgate_up[f:])
     np.matmul(dgate_up, kept.mlp_h.T, out=g[f"layers.{i}.mlp.gate_up"])
     np.matmul(p[f"layers.{i}.mlp.gate_up"].T, dgate_up, out=ws.dh)
     rmsnorm_backward(

@@ -57,10 +57,12 @@ class RopeTables:
 
     @staticmethod
     def _tables(angles: Array, factors: Array, dtype: DTypeLike) -> tuple[Array, Array]:
-        """[G (queries) + 1 (keys), 1 (head), D/2, N] each: repeated for every row of the batch."""
-        shaped = factors[:, None, None, None]
+        """cos [G (queries) + 1 (keys), 1 (head), 1 (half), D/2, N], sin with both halves: repeated
+        for every row of the batch.
+        """
+        shaped = factors[:, None, None, None, None]
         cos = shaped * np.cos(angles)
-        sin = shaped * np.sin(angles)
+        sin = shaped * np.stack([-np.sin(angles), np.sin(angles)])
         return cos.astype(dtype), sin.astype(dtype)
 
     @property
@@ -69,18 +71,12 @@ class RopeTables:
         return sum(table.nbytes for table in (self.cos, self.sin, self.back_cos, self.back_sin))
 
 
-def rotate(qk: Array, cos: Array, sin: Array, *, scratch: tuple[Array, Array]) -> None:
-    """Turns queries and keys in place.
+def rotate(qk: Array, cos: Array, sin: Array, *, scratch: Array) -> None:
+    """Turns queries and keys [G (queries) + 1 (keys), K (heads), 2 (half), D/2, N] in place.
 
-    qk is [G (queries) + 1 (keys), K (heads), 2 (half), D/2, N]; two scratch arrays hold half of
-    it each.
-    With tables of the negative angle this is its own backward pass.
+    y = x cos + (x with its halves exchanged) sin, where sin is negative for the first half.
+    scratch is like qk. With tables of the negative angle this is its own backward pass.
     """
-    first, second = qk[:, :, 0], qk[:, :, 1]
-    first_sin, second_sin = scratch
-    np.multiply(first, sin, out=first_sin)
-    np.multiply(second, sin, out=second_sin)
-    np.multiply(first, cos, out=first)
-    np.multiply(second, cos, out=second)
-    first -= second_sin
-    second += first_sin
+    np.multiply(qk[:, :, ::-1], sin, out=scratch)
+    qk *= cos
+    qk += scratch

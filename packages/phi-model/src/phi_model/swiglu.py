@@ -2,9 +2,9 @@
 
     y = silu(gate) * up,    silu(g) = g * s,    s = sigmoid(g) = (1 + tanh(g / 2)) / 2
 
-Forward leaves behind what backward multiplies with, silu and its slope, so that backward needs no
-exponential. Works in blocks of channels that stay in cache. Derived in docs/gradients.md,
-section 6.
+Forward leaves behind, in the place of gate and up, what backward multiplies with, so that
+backward is one multiplication each. Works in blocks of channels that stay in cache. Derived in
+docs/gradients.md, section 6.
 """
 
 from __future__ import annotations
@@ -18,40 +18,43 @@ __all__ = ["swiglu", "swiglu_backward"]
 
 Array = NDArray[Any]
 
-BLOCK_ELEMENTS = 16 * 1024  # 64 KiB of float32: a few such blocks fit in a core's own cache
+BLOCK_ELEMENTS = 64 * 1024  # 256 KiB of float32: a few such blocks fit in a core's own cache
 
 
-def _rows(n_hidden: int, n_tokens: int) -> list[slice]:
+def _blocks(n_hidden: int, n_tokens: int) -> list[slice]:
     step = max(1, BLOCK_ELEMENTS // n_tokens)
-    return [slice(row, row + step) for row in range(0, n_hidden, step)]
+    return [slice(row, min(row + step, n_hidden)) for row in range(0, n_hidden, step)]
 
 
-def swiglu(gate: Array, up: Array, *, silu: Array, y: Array) -> None:
-    """Writes silu and y [F, N] for gate and up [F, N]; gate becomes the slope of silu.
+def swiglu(gate: Array, up: Array, *, y: Array, keep: bool = True) -> None:
+    """Writes y [F, N] for gate and up [F, N].
 
-    slope = d silu / d gate = s + silu * (1 - s)
+    With `keep`, gate becomes dy/dgate = up * slope, where slope = d silu / d gate =
+    s + silu * (1 - s), and up becomes dy/dup = silu. Without, both keep their values.
     """
-    for rows in _rows(*gate.shape):
-        g, si, s = gate[rows], silu[rows], y[rows]
+    blocks = _blocks(*gate.shape)
+    scratch = np.empty((2, blocks[0].stop, gate.shape[1]), gate.dtype)
+    for rows in blocks:
+        g, u = gate[rows], up[rows]
+        s, silu = scratch[:, : len(g)]
         np.multiply(g, 0.5, out=s)
         np.tanh(s, out=s)
         s += 1
         s *= 0.5
-        np.multiply(g, s, out=si)
-        slope = np.subtract(1, s, out=g)
-        slope *= si
-        slope += s
-        np.multiply(si, up[rows], out=s)
+        np.multiply(g, s, out=silu)
+        np.multiply(silu, u, out=y[rows])
+        if keep:
+            slope = np.subtract(1, s, out=g)
+            slope *= silu
+            slope += s
+            slope *= u
+            np.copyto(u, silu)
 
 
-def swiglu_backward(dy: Array, slope: Array, up: Array, *, silu: Array, y: Array) -> None:
-    """Turns slope into dgate and up into dup, in place, and writes y [F, N] anew.
+def swiglu_backward(dy: Array, dgate: Array, dup: Array) -> None:
+    """Turns what swiglu left in the place of gate and up [F, N] into their gradients.
 
-    dgate = dy * up * slope,    dup = dy * silu
+    dgate = dy * dy/dgate,    dup = dy * dy/dup
     """
-    for rows in _rows(*slope.shape):
-        d, u, dgate = dy[rows], up[rows], slope[rows]
-        np.multiply(silu[rows], u, out=y[rows])
-        dgate *= u
-        dgate *= d
-        np.multiply(silu[rows], d, out=u)
+    dgate *= dy
+    dup *= dy

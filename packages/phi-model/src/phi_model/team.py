@@ -147,6 +147,8 @@ class ProcessTeam:
             with _one_blas_thread():
                 while command := _read_exactly(commands, HEADER.size):
                     job, count = HEADER.unpack(command)
+                    if job == GOODBYE:
+                        break
                     numbers = struct.unpack(f"{count}d", _read_exactly(commands, 8 * count))
                     os.write(replies, self._reply_to(job, member, numbers))
             code = 0
@@ -195,6 +197,7 @@ class ProcessTeam:
 
 
 HEADER = struct.Struct("=BB")  # job, how many numbers follow
+GOODBYE = 255  # in the place of a job: the end of the pipe may be kept open by other children
 REPLY = struct.Struct("=H")  # 0, or the length of the error that follows
 MAX_REPLY = 1000  # bytes: with its length less than a pipe writes at once
 
@@ -226,6 +229,8 @@ class _Child:
         )
 
     def dismiss(self) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self.ends[0], HEADER.pack(GOODBYE, 0))
         for end in self.ends:
             os.close(end)
         with contextlib.suppress(ChildProcessError):

@@ -35,13 +35,19 @@ class LayerActivations:
     qk_normed: Array  # [C + KD, N] queries and keys over their size; no rows without qk_norm
     qk_rrms: Array  # [H + K, 1, N]; the same
     weights: list[Array]  # [B, K, G, end, end - first] for each block of queries
-    inverse_sum: Array  # [B, K, G, 1, T]
+    inverse_sum: Array  # [B, K, G, 1, T], a view of [H, N]
     attended: Array  # [C, N]
     x_mid: Array  # [C, N] after attention
     mlp_h: Array  # [C, N] normalised x_mid
     mlp_rrms: Array  # [N]
-    gate_up: Array  # [2F, N] silu's slope and up; their gradients in the end
-    silu: Array  # [F, N] of the gate
+    gate_up: Array  # [2F, N] after swiglu what its backward needs; their gradients in the end
+    hidden: Array  # [F, N] the MLP's inner activation
+    # views, made once:
+    planes: Array  # queries and keys as RoPE takes them
+    q: Array  # as attention takes them
+    k: Array
+    v: Array
+    attended_heads: Array
 
 
 def layer_shapes(config: ModelConfig, batch: int, length: int) -> Shapes:
@@ -54,8 +60,8 @@ def layer_shapes(config: ModelConfig, batch: int, length: int) -> Shapes:
     shapes |= {"qkv": (c.n_embd + 2 * c.n_kv_embd, n), "gate_up": (2 * c.n_hidden, n)}
     shapes["qk_normed"] = (c.n_embd + c.n_kv_embd if c.qk_norm else 0, n)
     shapes["qk_rrms"] = (c.n_head + c.n_kv_head if c.qk_norm else 0, 1, n)
-    shapes["silu"] = (c.n_hidden, n)
-    shapes["inverse_sum"] = (batch, c.n_kv_head, c.n_group, 1, length)
+    shapes["hidden"] = (c.n_hidden, n)
+    shapes["inverse_sum"] = (c.n_head, n)
     return shapes | _weight_shapes("weights", config, batch, length)
 
 
@@ -68,9 +74,8 @@ def shared_shapes(config: ModelConfig, batch: int, length: int, *, keep: bool) -
         "rrms_final": (n,),
         "logits": (c.vocab_size, n),
         "total": (n,),
-        "hidden": (c.n_hidden, n),
         "scratch": (c.n_embd, n),
-        "rope_scratch": (2, (c.n_embd + c.n_kv_embd) // 2, n),
+        "qk_scratch": (c.n_embd + c.n_kv_embd, n),
     }
     if keep:
         shapes |= {"dx": (c.n_embd, n), "dh": (c.n_embd, n)}
@@ -104,6 +109,7 @@ class Workspace:
     ) -> None:
         self.config, self.batch, self.length, self.keep = config, batch, length, keep
         self.tokens = batch * length
+        self._ends = config.n_embd, config.n_embd + config.n_kv_embd  # of queries, of keys
         self._arena = FlatTable(arena_shapes(config, batch, length, keep=keep), dtype=dtype)
         kept = [self._layer(i) for i in range(config.n_layer if keep else 1)]
         self.layers = [kept[i if keep else 0] for i in range(config.n_layer)]
@@ -121,21 +127,24 @@ class Workspace:
             n_group=config.n_group,
             dtype=dtype,
         )
-        end_q, end_k = config.n_embd, config.n_embd + config.n_kv_embd
+        end_q, end_k = self._ends
         self.qk_parts = (  # name, rows of qkv, heads
             ("q", slice(end_q), slice(config.n_head)),
             ("k", slice(end_q, end_k), slice(config.n_head, config.n_head + config.n_kv_head)),
         )
-        self._ends = end_q, end_k
+        self.plane_scratch = self.planes(self.qk_scratch)
+        if keep:
+            self.dq, self.dk, self.dv = self.qkv_heads(self.dqkv)
+            self.dplanes = self.planes(self.dqkv)
+            self.dh_heads, self.scratch_heads = self.heads(self.dh), self.heads(self.scratch)
 
     x_final: Array  # [C, N] the last layer's output
     h_final: Array  # [C, N] normalised
     rrms_final: Array  # [N]
     logits: Array  # [V, N]
     total: Array  # [N]
-    hidden: Array  # [F, N] the MLP's inner activation
     scratch: Array  # [C, N]
-    rope_scratch: Array  # [2, (C + KD) / 2, N]
+    qk_scratch: Array  # [C + KD, N]
     # with keep only:
     dx: Array  # [C, N] the gradient that travels down the residual stream
     dh: Array  # [C, N]
@@ -146,12 +155,25 @@ class Workspace:
         names = layer_shapes(self.config, self.batch, self.length)
         views = {name: self._arena[f"{i}.{name}"] for name in names}
         weights = [views.pop(name) for name in names if name.startswith("weights.")]
-        return LayerActivations(weights=weights, **views)
+        q, k, v = self.qkv_heads(views["qkv"])
+        return LayerActivations(
+            weights=weights,
+            inverse_sum=self.heads(views.pop("inverse_sum"), size=1),
+            planes=self.planes(views["qkv"]),
+            q=q,
+            k=k,
+            v=v,
+            attended_heads=self.heads(views["attended"]),
+            **views,
+        )
 
-    def heads(self, rows: Array) -> Array:
-        """[C, N] seen as [B, K, G, D, T], the shape attention works on; [KD, N] with G = 1."""
+    def heads(self, rows: Array, size: int | None = None) -> Array:
+        """[C, N] seen as [B, K, G, D, T], the shape attention works on; [KD, N] with G = 1.
+
+        size: channels of a head in `rows`, when that is not D.
+        """
         c = self.config
-        shape = (c.n_kv_head, -1, c.head_size, self.batch, self.length)
+        shape = (c.n_kv_head, -1, size or c.head_size, self.batch, self.length)
         return rows.reshape(shape).transpose(3, 0, 1, 2, 4)
 
     def qkv_heads(self, qkv: Array) -> tuple[Array, Array, Array]:
@@ -168,13 +190,6 @@ class Workspace:
         c = self.config
         shape = (c.n_group + 1, c.n_kv_head, 2, c.head_size // 2, self.tokens)
         return qkv[: self._ends[1]].reshape(shape)
-
-    def plane_scratch(self) -> tuple[Array, Array]:
-        """Two buffers, each half of `planes`."""
-        c = self.config
-        shape = (c.n_group + 1, c.n_kv_head, c.head_size // 2, self.tokens)
-        first, second = self.rope_scratch
-        return first.reshape(shape), second.reshape(shape)
 
     @property
     def nbytes(self) -> int:
