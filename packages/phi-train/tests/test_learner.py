@@ -25,9 +25,17 @@ def _losses(result):
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_each_resumes_to_the_last_bit(settings, stop_at, break_at, optimizer, workers):
-    changes = {"optimizer": optimizer, "workers": workers, "preset": "gpt-10k"}
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"optimizer": name} for name in OPTIMIZERS),
+        {"ema": 0.8},
+        {"ema": 0.8, "optimizer": "muon"},
+    ],
+    ids=lambda changes: "-".join(map(str, changes.values())),
+)
+def test_each_resumes_to_the_last_bit(settings, stop_at, break_at, changes, workers):
+    changes = {"workers": workers, "preset": "gpt-10k", **changes}
     whole = train(settings("whole", **changes))
     assert np.mean(_losses(whole)[-4:]) < _losses(whole)[0] - 0.05
     train(settings(**changes), progress=stop_at(5))
@@ -52,6 +60,24 @@ def test_an_average_is_what_is_saved_and_evaluated(settings):
     assert evaluate(trained, data.valid).loss != result.evaluation.loss
 
 
+def test_a_moving_average_by_hand(settings):
+    """a <- a + (1 - d) / (1 - d^t) (p - a), from the weights of a run that stops at each step."""
+    steps, decay = 6, 0.7
+    changes = {"steps": steps, "checkpoint_every": 1, "keep": steps, "schedule": "constant"}
+    plain = train(settings("plain", **changes))
+    average = 0.0
+    for step in range(1, steps + 1):
+        weights = load_checkpoint(plain.folder.checkpoint(step)).parameters["embedding"]
+        average += (1 - decay) / (1 - decay**step) * (weights.astype(np.float64) - average)
+    averaged = train(settings("averaged", ema=decay, **changes))
+    saved = load_checkpoint(averaged.folder.last)
+    np.testing.assert_allclose(saved.parameters["embedding"], average, rtol=0, atol=1e-6)
+    last = load_checkpoint(plain.folder.last).build()
+    assert np.array_equal(saved.tensors[TRAINING], last.parameters.flat)
+    with pytest.raises(ConfigError, match="schedule-free averages the weights by itself"):
+        settings(ema=0.9, optimizer="schedule-free")
+
+
 def test_a_run_keeps_its_optimizer(settings, stop_at):
     train(settings(), progress=stop_at(4))
     with pytest.raises(RunError, match=r"last\.phi was trained with adamw, not lion"):
@@ -66,6 +92,17 @@ def test_the_optimizers_own_schedule_and_rate(settings):
     other = train(settings("other", optimizer="schedule-free", learning_rate=1e-4))
     lines = [json.loads(line) for line in other.folder.metrics.read_text().splitlines()]
     assert max(line["learning_rate"] for line in lines if "loss" in line) == 1e-4
+
+
+@pytest.mark.parametrize("batches", ["random", "epochs", "streams"])
+def test_each_kind_of_batches(settings, stop_at, batches):
+    """Stopped, and equal; and other than the other kinds."""
+    whole = train(settings("whole", batches=batches, grad_accum=2))
+    train(settings(batches=batches, grad_accum=2), progress=stop_at(11))
+    result = train(settings(batches=batches, grad_accum=2), resume=True)
+    assert _weights(result) == _weights(whole)
+    other = {"random": "epochs", "epochs": "streams", "streams": "random"}[batches]
+    assert _losses(train(settings("other", batches=other, grad_accum=2))) != _losses(whole)
 
 
 def test_names_that_are_not_there(settings):

@@ -21,12 +21,13 @@ from typing import Any
 
 from phi_model import ModelConfig
 from phi_optim import OPTIMIZERS
+from phi_train.batches import KINDS
 from phi_train.errors import ConfigError
 
 __all__ = ["SCHEDULES", "TrainConfig", "default_learning_rate"]
 
 SCHEDULES = ("warmup-stable-decay", "linear", "cosine", "constant")
-BATCHES = ("random", "epochs", "streams")
+BATCHES = tuple(KINDS)
 AT_LEAST_ZERO = (
     *("stories", "steps", "tokens", "seconds", "flops", "learning_rate", "warmup_steps"),
     *("eval_tokens", "patience", "sample_every", "sample_tokens", "groups_every"),
@@ -126,6 +127,8 @@ class TrainConfig:
             if getattr(self, name) not in choices:
                 there_are = ", ".join(choice for choice in choices if choice)
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; there are {there_are}")
+        if self.ema and self.optimizer == "schedule-free":
+            raise ConfigError("schedule-free averages the weights by itself: leave out ema")
         if self.init_from and self.tokenizer:
             raise ConfigError("init_from brings its own tokenizer with it: leave out tokenizer")
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phi_model import GPT, shared_zeros
-from phi_optim import clip_scale, grad_norm, make_optimizer
+from phi_optim import Ema, clip_scale, grad_norm, make_optimizer
 from phi_train.config import TrainConfig, default_learning_rate
 from phi_train.evaluate import TOKENS_AT_ONCE
 from phi_train.groups import GroupWatch
@@ -24,8 +24,9 @@ __all__ = ["Learner"]
 
 Array = NDArray[Any]
 
-OPTIMIZER = "optimizer/"  # prefixes of tensors in a checkpoint
+OPTIMIZER, AVERAGE = "optimizer/", "ema/"  # prefixes of tensors in a checkpoint
 TRAINING = "training/flat"  # weights to train on, where those to evaluate are others
+AVERAGING = "schedule-free"  # the optimiser that evaluates an average of its own
 SWEPT = {"adamw": 2e-3}  # peak rates found better than the optimisers' own defaults
 
 
@@ -48,6 +49,9 @@ class Learner:
         own = SWEPT.get(config.optimizer, self.optimizer.learning_rate)
         self.learning_rate = config.learning_rate or default_learning_rate(model.config, own)
         self.schedule = config.schedule or self.optimizer.schedule
+        self.ema = None
+        if config.ema:
+            self.ema = Ema(model.parameters, decay=config.ema, allocate=shared_zeros)
         self.seconds = {"model": 0.0, "optimizer": 0.0}
 
     def start_workers(self, wanted: int | str) -> tuple[int, str]:
@@ -57,7 +61,7 @@ class Learner:
             batch_size=self._config.batch_size,
             seq_len=self._config.seq_len,
             max_tokens=TOKENS_AT_ONCE,
-            jobs={"update": self._update_share},
+            jobs={"update": self._update_share, "average": self._average_share},
         )
 
     # one update
@@ -88,6 +92,9 @@ class Learner:
         started = time.perf_counter()
         self.optimizer.steps = step
         self.model.run_job("update", step, rate, clip_scale(norm, self._config.clip))
+        if self.ema is not None:
+            self.ema.steps = step
+            self.model.run_job("average", step)  # a job of its own: the shares may be others
         self.seconds["optimizer"] = time.perf_counter() - started
 
     def _update_share(self, member: int, step: float, rate: float, scale: float) -> None:
@@ -99,6 +106,10 @@ class Learner:
             share=member,
             shares=self.model.workers,
         )
+
+    def _average_share(self, member: int, step: float) -> None:
+        if self.ema is not None:
+            self.ema.update(step=int(step), share=member, shares=self.model.workers)
 
     def watch(self) -> GroupWatch:
         """To be made between loss_and_grad() and update()."""
@@ -123,41 +134,53 @@ class Learner:
 
     @contextmanager
     def evaluation_view(self) -> Iterator[dict[str, Array]]:
-        """Inside, model.parameters hold the weights to evaluate and to save: an average, for some
-        optimisers. Afterwards they are, to the last bit, those to train on.
+        """Inside, model.parameters hold the weights to evaluate and to save: the average, where
+        there is one. Afterwards they are, to the last bit, those to train on.
 
         Gives the tensors that a bit-exact resume needs beside those weights.
         """
         tensors = {OPTIMIZER + name: value for name, value in self.optimizer.state().items()}
-        if not self._has_two_views:
+        if self.ema is None and self.optimizer.name != AVERAGING:
             yield tensors
             return
+        if self.ema is not None:
+            tensors |= {AVERAGE + name: value for name, value in self.ema.state().items()}
         flat = self.model.parameters.flat
         training = flat.copy()
         tensors = {name: value.copy() for name, value in tensors.items()}
-        self.optimizer.eval()
+        view = self._optimizer_view() if self.ema is None else self.ema.swapped()
         try:
-            yield tensors | {TRAINING: training}
+            with view:
+                yield tensors | {TRAINING: training}
         finally:
-            self.optimizer.train()
             flat[...] = training
 
-    @property
-    def _has_two_views(self) -> bool:
-        return self.optimizer.name == "schedule-free"
+    @contextmanager
+    def _optimizer_view(self) -> Iterator[None]:
+        self.optimizer.eval()
+        try:
+            yield
+        finally:
+            self.optimizer.train()
 
     def restore(self, tensors: Mapping[str, Array], *, step: int) -> None:
         """Goes on from what evaluation_view() gave; model.parameters are restored already.
 
-        Raises phi_optim.StateError when the tensors are another optimiser's.
+        Raises phi_optim.StateError when the tensors are another optimiser's, or an average is
+        asked for that was not kept so far.
         """
         if TRAINING in tensors:
             self.model.parameters.flat[...] = tensors[TRAINING]
-        self.optimizer.load_state(
-            {
-                name.removeprefix(OPTIMIZER): value
-                for name, value in tensors.items()
-                if name.startswith(OPTIMIZER)
-            }
-        )
+        self.optimizer.load_state(_named(OPTIMIZER, tensors))
         self.optimizer.steps = step
+        if self.ema is not None:
+            self.ema.load_state(_named(AVERAGE, tensors))
+
+
+def _named(prefix: str, tensors: Mapping[str, Array]) -> dict[str, Array]:
+    """Those whose names begin with `prefix`, without it."""
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }

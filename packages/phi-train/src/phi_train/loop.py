@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phi_model import Checkpoint, load_checkpoint, save_checkpoint
-from phi_train.batches import RandomWindows
+from phi_train.batches import make_batches
 from phi_train.beginning import adopt, first_model, resumed_model
 from phi_train.budget import Budget, Stopwatch, rate_factor
 from phi_train.checkpoints import newest_sound
@@ -172,7 +172,8 @@ class _Run:
             if checkpoint is not None
             else first_model(config, data.tokenizer.n_vocab, source, progress.say)
         )
-        self.batches = RandomWindows(
+        self.batches = make_batches(
+            config.batches,
             self.train,
             batch_size=config.batch_size * config.grad_accum,
             seq_len=config.seq_len,

@@ -9,7 +9,6 @@ from phi_tokenizer import Tokenizer
 from phi_train.config import TrainConfig
 from phi_train.corpus import open_corpus
 from phi_train.documents import END_OF_TEXT
-from phi_train.errors import ConfigError, DataError
 from phi_train.shards import is_prepared, open_prepared
 from phi_train.tokens import TokenStream, encode_documents
 
@@ -33,8 +32,7 @@ def open_run_data(
     saved_tokenizer: of the checkpoint that the run goes on from or begins with; otherwise the
     config names one, or one is learnt. say: called with a line for each thing done.
     """
-    prepared = is_prepared(config.data)
-    data = _prepared(config, saved_tokenizer) if prepared else _fresh(config, saved_tokenizer, say)
+    data = _prepared(config, saved_tokenizer) or _fresh(config, saved_tokenizer, say)
     train, valid = data.train, data.valid
     say(
         f"data: {train.n_documents:,} documents, {train.ids.size:,} tokens to train on "
@@ -44,22 +42,18 @@ def open_run_data(
     return data
 
 
-def _prepared(config: TrainConfig, saved_tokenizer: bytes | None) -> RunData:
-    """Token shards that `phi-train data prepare` has written."""
-    if config.valid:
-        raise ConfigError(f"{config.data} is prepared with a held-out part: leave out --valid")
+def _prepared(config: TrainConfig, saved_tokenizer: bytes | None) -> RunData | None:
+    """Token shards that `phi-train data prepare` has written; None where there are none, or the
+    run has another tokenizer or other text to measure on: then their text is read.
+    """
+    if config.valid or not is_prepared(config.data):
+        return None
     opened = open_prepared(config.data)
-    own = opened.tokenizer.to_bytes()
-    if config.tokenizer and Tokenizer.load(config.tokenizer).to_bytes() != own:
-        raise ConfigError(
-            f"{config.data} is prepared with another tokenizer than {config.tokenizer}: leave out "
-            "--tokenizer, or prepare the text with it"
-        )
-    if saved_tokenizer is not None and saved_tokenizer != own:
-        raise DataError(
-            f"{config.data} is prepared with another tokenizer than the checkpoint's: prepare the "
-            "text with that one (phi-train data prepare --tokenizer)"
-        )
+    wanted = saved_tokenizer
+    if wanted is None and config.tokenizer:
+        wanted = Tokenizer.load(config.tokenizer).to_bytes()
+    if wanted is not None and wanted != opened.tokenizer.to_bytes():
+        return None
     return RunData(opened.tokenizer, opened.train, opened.valid)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,8 @@ class RunFolder:
             os.link(checkpoint, other_name)
             os.replace(other_name, self.last)
         except OSError:  # a file system without hard links
+            with suppress(OSError):
+                other_name.unlink(missing_ok=True)
             self.write(self.last, checkpoint.read_bytes())
 
     def numbered(self) -> list[Path]:
