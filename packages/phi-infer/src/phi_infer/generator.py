@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from phi_infer.errors import ModelError, SamplingError
 from phi_infer.gpt_step import GPTStep
+from phi_infer.rwkv7_step import RWKV7Step
 from phi_infer.sampling import Sampling, sample
 from phi_infer.stop import StopText
 from phi_model import Checkpoint, load_checkpoint
@@ -96,7 +97,7 @@ class Generator:
 
     def tokens(self, prompt: str, *, max_tokens: int, sampling: Sampling) -> Iterator[int]:
         """The continuation as token ids, without the end-of-text token."""
-        step = GPTStep(self.config, self._parameters)
+        step = self.new_step()
         seen = self.prompt_ids(prompt)
         logits = np.zeros(self.config.vocab_size, np.float32)
         for token in seen:
@@ -115,6 +116,12 @@ class Generator:
             seen.append(token)
             if position < max_tokens - 1:
                 logits = step(token)
+
+    def new_step(self) -> GPTStep | RWKV7Step:
+        """The model at the start of a text, to be fed token by token."""
+        if self.config.kind == "rwkv7":
+            return RWKV7Step(self.config, self._parameters)
+        return GPTStep(self.config, self._parameters)
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """The prompt as the model saw text in training: after an end-of-text token."""
