@@ -162,7 +162,9 @@ def test_check_gradients(finished, call):
                 *("--data", "--valid", "--preset", "gpt-30m", "--steps", "--tokens", "--flops"),
                 *("--learning-rate", "--schedule", "cosine", "--batch-size", "--seq-len"),
                 *("--grad-accum", "--tokenizer", "--vocab-size", "--workers", "--seed", "--out"),
-                *("--resume", "--config", "Example"),
+                *("--resume", "--config", "Example", "--seconds", "--init-from", "--optimizer"),
+                *("schedule-free", "--batches", "epochs", "--ema", "--patience", "--eval-tokens"),
+                *("--sample-every", "--prompt", "--baseline-order", "--keep", "--guard"),
             ],
         ),
         (["eval"], ["--data", "--seq-len", "--json", "Example"]),
@@ -230,6 +232,58 @@ def test_a_budget_given_goes_over_the_one_in_the_file(call, config, tmp_path):
     assert load_checkpoint(tmp_path / "run/last.phi").step == 5
 
 
+def test_every_new_thing_at_once(finished, call, tmp_path):
+    """Fine-tunes the finished model by the clock, and continues it as long again."""
+    folder, _ = finished
+    start = ("--init-from", folder / "first/best.phi", "--out", tmp_path / "tuned")
+    done = call(
+        *("run", "--data", folder / "valid.txt", *start, "--seconds", 0.3, "--keep", 1),
+        *("--optimizer", "muon", "--batches", "epochs", "--ema", 0.9, "--workers", 1),
+        *("--eval-every", 10, "--eval-tokens", 0, "--sample-every", 10, "--prompt", "the bear"),
+        *("--checkpoint-every", 10, "--baseline-order", 5, "--batch-size", 2),
+    )
+    assert done.returncode == 0, done.stderr
+    for words in (f"weights of {folder / 'first/best.phi'}", "5-gram", "this model"):
+        assert words in done.stdout
+    kept = phi_train.TrainConfig.read(tmp_path / "tuned/config.toml")
+    assert (kept["seconds"], kept["optimizer"], kept["seq_len"]) == (0.3, "muon", 16)
+    assert kept["model"]["n_embd"] == 8
+    assert len(list((tmp_path / "tuned/checkpoints").iterdir())) == 1
+    lines = [json.loads(li) for li in (tmp_path / "tuned/metrics.jsonl").read_text().splitlines()]
+    assert {"the bear"} == {line["prompt"] for line in lines if "sample" in line}
+    longer = call("run", "--resume", "--out", tmp_path / "tuned", "--seconds", 0.5)
+    assert longer.returncode == 0, longer.stderr
+    more = load_checkpoint(tmp_path / "tuned/last.phi")
+    assert more.step > max(line["step"] for line in lines)
+    assert more.metadata["elapsed"] >= 0.5
+
+
+def test_resuming_a_finished_run(finished, call):
+    folder, said = finished
+    before = {name: (folder / name).read_bytes() for name in left(folder)}
+    done = call("run", "--resume", "--out", "first", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("first is finished: all of its 20 steps are made")
+    assert done.stdout.splitlines()[1:] == said[said.index("\nheld-out loss,") :].splitlines()
+    assert {name: (folder / name).read_bytes() for name in left(folder)} == before
+
+
+def test_a_folder_in_which_another_run_goes_on(settings, config):
+    path = config(steps=200_000, checkpoint_every=0)
+    command = [str(PROGRAM), "run", "--config", str(path), "--resume"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    first = subprocess.Popen(command, env=ENVIRONMENT, **quiet)
+    try:
+        deadline = time.monotonic() + 60
+        while not Path(settings().out, "metrics.jsonl").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        refused(run("run", "--config", path, "--resume"), settings().out, f"process {first.pid}")
+    finally:
+        first.kill()
+        first.wait()
+
+
 # mistakes
 
 
@@ -246,6 +300,12 @@ def test_nothing_given(call):
         (["--batch-size", 0], ["batch_size is 0", "1 or more"]),
         (["--steps", 0], ["steps is 0"]),
         (["--steps", 5, "--tokens", 100], ["--steps and --tokens", "give one"]),
+        (["--seconds", 5, "--tokens", 100], ["--tokens and --seconds", "give one"]),
+        (["--seconds", -1], ["seconds is -1"]),
+        (["--batches", "all"], ["batches is 'all'", "epochs"]),
+        (["--ema", 1], ["ema is 1.0"]),
+        (["--baseline-order", 6], ["baseline_order is 6", "between 1 and 5"]),
+        (["--init-from", "missing.phi"], ["--init-from brings", "leave out --vocab-size"]),
         (["--learning-rate", "nan"], ["learning_rate is nan"]),
         (["--flops", "inf"], ["flops is inf"]),
         (["--seed", -1], ["seed is -1"]),
