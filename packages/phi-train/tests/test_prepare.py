@@ -25,6 +25,7 @@ from phi_tokenizer import Tokenizer
 from phi_train import ConfigError, DataError
 from phi_train.corpus import open_corpus
 from phi_train.documents import END_OF_TEXT, documents
+from phi_train.one_process import only_one
 from phi_train.prepare import is_prepared, open_prepared, prepare
 from phi_train.ranges import parts_of, pieces_in
 from phi_train.split import Tail, tail_of
@@ -398,7 +399,7 @@ def test_a_full_disk_is_told_and_the_next_call_goes_on(tmp_path, corpus, tokeniz
 def test_two_at_once_are_refused(tmp_path, corpus, tokenizer):
     given, out = _save(tokenizer, tmp_path), tmp_path / "tokens"
     out.mkdir()
-    with phi_train.prepare._only_one(out), pytest.raises(DataError, match="by another process"):
+    with only_one(out), pytest.raises(DataError, match="another process is at work in"):
         prepare(str(corpus), out, tokenizer=given)
     prepare(str(corpus), out, tokenizer=given)
 

@@ -13,6 +13,7 @@ import typer
 from phi_tokenizer import Tokenizer
 from phi_train.byte_progress import ByteProgress
 from phi_train.corpus import STORIES
+from phi_train.datasets import data_folder, dataset_named
 from phi_train.documents import END_OF_TEXT
 from phi_train.errors import ConfigError
 
@@ -36,6 +37,34 @@ FOLDER           every such file in it, or what phi-train data prepare made"""
 def list_() -> None:
     """What --data and --valid take."""
     print(SOURCES)
+
+
+@data_app.command(name="fetch")
+def fetch_(
+    name: Annotated[str, typer.Argument(help="Which dataset: tinystories.")],
+    folder: Annotated[
+        Path | None,
+        typer.Option("--dir", help="Where to keep it; without it $PHI_DATA, or the cache folder."),
+    ] = None,
+) -> None:
+    """Download a dataset once, checked; what broke off goes on where it was.
+
+    Its files are compared with the checksum that the server publishes, and the
+    one of the first download holds from then on.
+
+    Example: phi-train data fetch tinystories
+    """
+    from phi_train.fetch import fetch  # noqa: PLC0415 (http and ssl take 50 ms to import)
+
+    with ByteProgress() as progress:
+        files = fetch(dataset_named(name), folder=folder, progress=progress)
+    for file in files:
+        how = "is there and sound" if file.already else "downloaded"
+        told = "the server's own checksum" if file.published else "the server publishes no checksum"
+        print(f"{file.path}: {how} (SHA-256 {file.sha256[:12]}..., {told})")
+    if folder is not None and folder.resolve() != data_folder().resolve():
+        print(f"for it to be found there: export PHI_DATA={folder.resolve()}")
+    print(f"make it ready with: phi-train data prepare {name} --out {name}-tokens")
 
 
 @data_app.command(name="prepare")

@@ -16,7 +16,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -31,6 +31,7 @@ from phi_train.documents import END_OF_TEXT, UNFINISHED
 from phi_train.encoding import encode_parts
 from phi_train.errors import ConfigError, DataError
 from phi_train.inputs import Input, Progress, numbered, open_input
+from phi_train.one_process import only_one
 from phi_train.ranges import Part, is_cut_safe, pieces_in
 from phi_train.run_folder import naming
 from phi_train.shards import (
@@ -101,7 +102,7 @@ def prepare(
     existed = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with _only_one(folder):
+        with only_one(folder):
             return _Job(folder, inputs, given, vocab_size, workers, tell).run()
     except DataError:
         if not existed:  # the text is at fault: leave nothing behind
@@ -121,26 +122,6 @@ def _check_vocabulary(given: Tokenizer | None, vocab_size: int) -> None:
         end_token_of(given)
     elif size < 257:
         raise ConfigError(f"--vocab-size is {size}; 256 bytes and {END_OF_TEXT} need 257 or more")
-
-
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Holds the folder against other processes, where the system can; DataError if one has it."""
-    try:
-        import fcntl  # noqa: PLC0415 (not on Windows)
-    except ImportError:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(handle)
-        raise DataError(f"{folder} is being prepared by another process: wait for it") from error
-    try:
-        yield
-    finally:
-        os.close(handle)
 
 
 class _Job:
