@@ -44,7 +44,7 @@ class Lion(FlatOptimizer):
         *,
         learning_rate: float = 3e-4,
         betas: tuple[float, float] = (0.9, 0.99),
-        weight_decay: float = 0.1,
+        weight_decay: float = 0.5,
         decay: DecayRule = is_matrix,
         groups: Sequence[Group] = (),
         allocate: Allocator = np.zeros,

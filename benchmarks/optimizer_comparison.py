@@ -1,0 +1,265 @@
+#!/usr/bin/env python3
+"""Trains gpt-1m with each optimiser and compares them at equal steps and by seconds.
+
+    python benchmarks/optimizer_comparison.py --data train.txt --valid valid.txt --jobs 2
+    python benchmarks/optimizer_comparison.py --report [--write]
+
+The learning rate is swept with one seed, on to the next value while the best is at the grid's
+edge; the best is repeated with two more seeds. Every run is one line of a journal in --work: what
+is there is not run again, so the whole can be done in slices (--minutes). At the end the time of
+a step is measured, all optimisers taking turns with nothing else running (--time does it anew).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from optimizer_training import load, prepare, run, step_times
+from report import machine, write_section
+
+from phi_optim import OPTIMIZERS
+
+GRIDS = {  # peak learning rates: the first sweep
+    "adamw": (1e-3, 2e-3, 4e-3, 8e-3),
+    "lion": (1e-4, 2e-4, 4e-4, 8e-4),
+    "schedule-free": (2e-3, 4e-3, 8e-3, 1.6e-2),
+    "muon": (2e-3, 4e-3, 8e-3, 1.6e-2),
+    "sgd": (0.05, 0.1, 0.2, 0.4),
+}
+FURTHER = 3  # values beyond the grid at most, each twice or half the one at its edge
+SEEDS = (0, 1, 2)
+LEVELS = ("bigram", "trigram")
+STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # 97.5 % quantile of t for n values
+
+Run = dict[str, Any]
+
+
+def main() -> None:
+    """One slice of the work, or the report."""
+    options = arguments()
+    folder = Path(options.work)
+    if options.one:
+        print(json.dumps(run(json.loads(options.one), folder)))
+        return
+    if not options.report:
+        if not (options.data and options.valid):
+            raise SystemExit("name the text to train on with --data and to measure with --valid")
+        prepare(options.data, options.valid, folder)
+        journal = Journal(folder)
+        if not options.time:
+            work(journal, options)
+        if options.time or (journal.times is None and not todo(journal, options)):
+            rates = {name: GRIDS[name][1] for name in options.optimizers}
+            journal.add({"times": step_times(rates, folder, options.rounds)})
+    journal = Journal(folder)
+    text = report(journal, options)
+    print(text)
+    if options.write:
+        write_section("optimizer-comparison", text)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", help="text to train on")
+    parser.add_argument("--valid", help="text to measure on")
+    parser.add_argument("--work", default="runs/optimizer-comparison", help="the journal's folder")
+    parser.add_argument("--steps", type=numbers, default=(500, 2000), help="such as 500,2000")
+    parser.add_argument("--optimizers", type=names, default=OPTIMIZERS, help="separated by commas")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, on a core each")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="no run is begun later")
+    parser.add_argument("--rounds", type=int, default=30, help="of the measurement of a step")
+    parser.add_argument("--time", action="store_true", help="measure the steps, train nothing")
+    parser.add_argument("--report", action="store_true", help="print what is known so far")
+    parser.add_argument("--write", action="store_true", help="put the report into RESULTS.md")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """500,2000 as numbers."""
+    return tuple(int(part) for part in text.split(","))
+
+
+def names(text: str) -> tuple[str, ...]:
+    """adamw,lion as names."""
+    chosen = tuple(text.split(","))
+    if odd := set(chosen) - set(OPTIMIZERS):
+        raise argparse.ArgumentTypeError(f"{odd.pop()} is none of {', '.join(OPTIMIZERS)}")
+    return chosen
+
+
+class Journal:
+    """One line of JSON for each run that was made; the last line of times counts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._path = folder, folder / "journal.jsonl"
+        self.runs: dict[str, Run] = {}
+        self.times: dict[str, float] | None = None
+        if self._path.exists():
+            for line in self._path.read_text(encoding="utf-8").splitlines():
+                self._take(json.loads(line))
+
+    def _take(self, entry: Run) -> None:
+        if "times" in entry:
+            self.times = entry["times"]
+        else:
+            self.runs[key(entry)] = entry
+
+    def add(self, entry: Run) -> None:
+        """Appends it, on disk when this returns."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._take(entry)
+
+    def sweep(self, optimizer: str, steps: int) -> dict[float, float]:
+        """learning rate -> loss of the first seed; infinite where the run diverged."""
+        return {
+            r["learning_rate"]: math.inf if r["loss"] is None else r["loss"]
+            for r in self.runs.values()
+            if (r["optimizer"], r["steps"], r["seed"]) == (optimizer, steps, SEEDS[0])
+        }
+
+
+def key(entry: Run) -> str:
+    """What identifies a run."""
+    return json.dumps([entry[k] for k in ("optimizer", "learning_rate", "steps", "seed")])
+
+
+def todo(journal: Journal, options: argparse.Namespace) -> list[Run]:
+    """The runs that can be made now: the sweep of each optimiser, then its further seeds."""
+    wanted = [
+        {"optimizer": name, "learning_rate": rate, "steps": steps, "seed": seed}
+        for steps in options.steps
+        for name in options.optimizers
+        for rate, seed in next_runs(name, journal.sweep(name, steps))
+    ]
+    return [entry for entry in wanted if key(entry) not in journal.runs]
+
+
+def next_runs(name: str, sweep: dict[float, float]) -> list[tuple[float, int]]:
+    """(learning rate, seed) to be run, given the losses of the first seed so far."""
+    if missing := [rate for rate in GRIDS[name] if rate not in sweep]:
+        return [(rate, SEEDS[0]) for rate in missing]
+    best = min(sweep, key=lambda rate: sweep[rate])
+    beyond = {min(sweep): min(sweep) / 2, max(sweep): max(sweep) * 2}.get(best)
+    if beyond and math.isfinite(sweep[best]) and len(sweep) < len(GRIDS[name]) + FURTHER:
+        return [(beyond, SEEDS[0])]
+    return [(best, seed) for seed in SEEDS]
+
+
+def work(journal: Journal, options: argparse.Namespace) -> None:
+    """Makes runs, `jobs` at a time, until none is left or the time is over."""
+    end = time.monotonic() + options.minutes * 60
+    running: dict[str, subprocess.Popen[str]] = {}
+    while True:
+        waiting = [entry for entry in todo(journal, options) if key(entry) not in running]
+        if waiting and len(running) < options.jobs and time.monotonic() < end:
+            running[key(waiting[0])] = begin(waiting[0], journal.folder)
+            continue
+        if not running:
+            return
+        name = next((name for name, process in running.items() if process.poll() is not None), None)
+        if name is None:
+            time.sleep(0.2)
+            continue
+        process = running.pop(name)
+        output = process.communicate()[0]
+        if process.returncode:
+            raise SystemExit(f"the run {name} has failed")
+        journal.add(json.loads(output.splitlines()[-1]))
+        print(f"{name}: {journal.runs[name]['loss']}", file=sys.stderr, flush=True)
+
+
+def begin(entry: Run, folder: Path) -> subprocess.Popen[str]:
+    """The run in a process of its own, on one thread."""
+    command = [sys.executable, __file__, "--one", json.dumps(entry), "--work", str(folder)]
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def report(journal: Journal, options: argparse.Namespace) -> str:
+    """The section of RESULTS.md."""
+    levels = load(journal.folder)[2]
+    whole = ", ".join(f"{name} {levels['whole'][name]:.3f}" for name in ("unigram", *LEVELS))
+    on_slice = ", ".join(f"{name} {levels['slice'][name]:.3f}" for name in LEVELS)
+    lines = [
+        "## Optimisers compared",
+        "",
+        "`python benchmarks/optimizer_comparison.py --data train.txt --valid valid.txt --jobs 2`: "
+        "gpt-1m on TinyStories, 4 x 128 tokens a step, vocabulary 1024; nats a token on the whole "
+        "validation text, mean and 95 % interval (Student's t) over the seeds; the learning rate "
+        f"swept with seed {SEEDS[0]}, the schedule the one that each is meant for. Held-out "
+        f"n-grams: {whole}. A level is reached at the first look (every 40th part of the run) at "
+        f"which the loss on the first 16,384 tokens is below the n-gram's there ({on_slice}); "
+        "seconds are steps times the median time of a step on two workers, all optimisers in "
+        "turns.",
+        "",
+        f"{machine()}.",
+    ]
+    for steps in options.steps:
+        lines += ["", f"### {steps} steps", ""]
+        lines += [
+            "| optimiser | learning rate | loss | seeds | ms a step | seconds in all | steps to "
+            "bigram | seconds | steps to trigram | seconds | sweep (seed 0) |",
+            "|---|---|---|---|---|---|---|---|---|---|---|",
+        ]
+        lines += [row(name, steps, journal, levels["slice"]) for name in options.optimizers]
+    left = len(todo(journal, options))
+    lines += ["", "All runs were made." if not left else f"Not finished: {left} runs are next."]
+    return "\n".join(lines)
+
+
+def row(name: str, steps: int, journal: Journal, levels: dict[str, float]) -> str:
+    """One line of the table."""
+    sweep = journal.sweep(name, steps)
+    if not sweep:
+        return f"| {name} |" + " - |" * 10
+    best = min(sweep, key=lambda rate: sweep[rate])
+    runs = [
+        r
+        for r in journal.runs.values()
+        if (r["optimizer"], r["steps"], r["learning_rate"]) == (name, steps, best)
+    ]
+    losses = [math.inf if r["loss"] is None else r["loss"] for r in runs]
+    seconds = journal.times[name] if journal.times and name in journal.times else None
+    cells = [name, f"{best:g}", interval(losses), str(len(losses))]
+    cells += [f"{seconds * 1e3:.1f}", f"{seconds * steps:.1f}"] if seconds else ["-", "-"]
+    for level in LEVELS:
+        crossed = [step for r in runs if (step := crossing(r, levels[level]))]
+        if len(crossed) < len(runs):
+            cells += [f"{len(crossed)} of {len(runs)} seeds", "-"]
+        else:
+            cells.append(f"{statistics.mean(crossed):.0f}")
+            cells.append(f"{statistics.mean(crossed) * seconds:.1f}" if seconds else "-")
+    cells.append(", ".join(f"{rate:g}: {sweep[rate]:.3f}" for rate in sorted(sweep)))
+    return "| " + " | ".join(cells) + " |"
+
+
+def crossing(entry: Run, level: float) -> int | None:
+    """The first step that was looked at with a loss below `level`."""
+    return next((step for step, loss in entry["curve"] if loss < level), None)
+
+
+def interval(losses: list[float]) -> str:
+    """Mean and half the width of its 95 % interval."""
+    mean = statistics.mean(losses)
+    if len(losses) < 2 or not math.isfinite(mean):
+        return f"{mean:.3f}"
+    half = STUDENT[len(losses)] * statistics.stdev(losses) / len(losses) ** 0.5
+    return f"{mean:.3f} ± {half:.3f}"
+
+
+if __name__ == "__main__":
+    main()
