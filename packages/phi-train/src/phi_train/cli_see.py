@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import typer
 
+from phi_train.cli_profile import profile
 from phi_train.cli_report import report
 
 __all__ = ["add_commands_to_see"]
 
 
 def add_commands_to_see(app: typer.Typer) -> None:
-    """Adds report to `app`."""
+    """Adds report and profile to `app`."""
     app.command(name="report")(report)
+    app.command(name="profile")(profile)
