@@ -142,7 +142,7 @@ def test_loss_and_gradients_of_the_large_presets_equal_torch(
 
 
 def test_no_preset_is_missing_above() -> None:
-    assert [*PRESETS, *LARGE_PRESETS] == list(ALL_PRESETS)
+    assert [*PRESETS, *LARGE_PRESETS] == [n for n in ALL_PRESETS if n.startswith("gpt-")]
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=["float64", "float32"])
