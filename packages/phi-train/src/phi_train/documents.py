@@ -31,6 +31,7 @@ __all__ = [
 
 END_OF_TEXT = "<|endoftext|>"
 CHUNK = 1 << 20  # bytes read at once
+ROWS = 1024  # of a parquet file, read at once
 UNFINISHED = ".partial"  # what a folder of shards holds while it is made
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -124,9 +125,9 @@ def parquet_texts(path: Path) -> Iterator[str]:
             f"{path}: parquet files need an extra: pip install 'phi-train[parquet]'"
         ) from error
     try:
-        file = parquet.ParquetFile(path)
-        for batch in file.iter_batches(columns=["text"]):
-            yield from (str(text) for text in batch.column(0).to_pylist() if text is not None)
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=ROWS, columns=["text"]):
+                yield from (str(text) for text in batch.column(0).to_pylist() if text is not None)
     except Exception as error:  # pyarrow has its own tree
         raise DataError(f'{path} is not a parquet file with a column "text": {error}') from error
 
