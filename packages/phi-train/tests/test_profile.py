@@ -137,6 +137,16 @@ def test_every_op_of_the_layer_is_seen():
     assert used <= {op for _, op in clock.take()}
 
 
+def test_another_kind_of_model():
+    shape = ModelConfig.preset("rwkv7-100k", vocab_size=80, n_layer=1, seq_len=16)
+    before = everything()
+    rows = profile(small(shape), batch_size=1, steps=2).rows
+    assert everything() == before
+    assert {("forward", "time_mix"), ("backward", "time_mix_backward")} <= {
+        (row.phase, row.op) for row in rows
+    }
+
+
 def test_the_peak_is_that_of_a_product():
     assert 1e8 < gemm_peak(size=128, seconds=0.02) < 1e13
 

@@ -209,19 +209,21 @@ def _axes(x: Scale, y: Scale) -> str:
 
 def _levels(levels: Sequence[Level], y: Scale) -> str:
     """Lines across, highest first; a name that would lie on the one above it moves down."""
-    drawn = ""
+    lines = names = ""
     lowest_name = float(-LETTER)
     for level in sorted(levels, key=lambda one: -one.value):
         height = (1 - float(y.position(level.value))) * HEIGHT
         name_at = max(height - 5, lowest_name + LETTER)
         lowest_name = name_at
-        style = "level" if level.colour is None else f"level c{level.colour % COLOURS}"
-        drawn += (
-            f'<line class="{style}" x1="0" x2="100%" y1="{height:.1f}" y2="{height:.1f}"/>'
-            f'<text class="level-name" x="100%" dx="-6" y="{name_at:.1f}" '
+        colour = "" if level.colour is None else f" c{level.colour % COLOURS}"
+        lines += (
+            f'<line class="level{colour}" x1="0" x2="100%" y1="{height:.1f}" y2="{height:.1f}"/>'
+        )
+        names += (
+            f'<text class="level-name{colour}" x="100%" dx="-6" y="{name_at:.1f}" '
             f'text-anchor="end">{escape(level.label)} {level.value:.3f}</text>'
         )
-    return drawn
+    return lines + names
 
 
 def _described(chart: Chart) -> str:

@@ -47,28 +47,26 @@ svg { fill: none; stroke-linecap: round; stroke-linejoin: round; }
 .faint { stroke-width: 1; opacity: .45; vector-effect: non-scaling-stroke; }
 .dots { stroke-width: 1.2; vector-effect: non-scaling-stroke; }
 .dashed { stroke-dasharray: 7 5; }
-.c0 { stroke: var(--c0); } .c1 { stroke: var(--c1); } .c2 { stroke: var(--c2); }
-.c3 { stroke: var(--c3); } .c4 { stroke: var(--c4); } .c5 { stroke: var(--c5); }
-.c6 { stroke: var(--c6); } .c7 { stroke: var(--c7); }
+.c0 { --own: var(--c0); } .c1 { --own: var(--c1); } .c2 { --own: var(--c2); }
+.c3 { --own: var(--c3); } .c4 { --own: var(--c4); } .c5 { --own: var(--c5); }
+.c6 { --own: var(--c6); } .c7 { --own: var(--c7); }
+.line, .faint, .dots, .dot { stroke: var(--own); }
 .dot { stroke-width: 2; fill: var(--paper); }
-.level { stroke: var(--soft); stroke-width: 1.2; stroke-dasharray: 5 4; }
-.level.c0 { stroke: var(--c0); } .level.c1 { stroke: var(--c1); }
-.level.c2 { stroke: var(--c2); } .level.c3 { stroke: var(--c3); }
-.level.c4 { stroke: var(--c4); } .level.c5 { stroke: var(--c5); }
-.level.c6 { stroke: var(--c6); } .level.c7 { stroke: var(--c7); }
+.level { stroke: var(--own, var(--soft)); stroke-width: 1.2; stroke-dasharray: 5 4; }
 svg text { font: 13px system-ui, sans-serif; fill: var(--soft); }
-svg text.level-name { fill: var(--ink); stroke: var(--paper); stroke-width: 4px;
+svg text.level-name { fill: var(--own, var(--ink)); stroke: var(--paper); stroke-width: 4px;
   paint-order: stroke; }
 .legend { display: flex; flex-wrap: wrap; gap: 2px 18px; margin: 6px 0; padding: 0;
   list-style: none; font-size: 14px; }
 .key { margin-right: 6px; vertical-align: -1px; }
 .scroll { overflow-x: auto; margin: 0 0 12px; }
+.scroll td { white-space: nowrap; }
 table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums;
   overflow-wrap: normal; }
 th, td { text-align: right; padding: 3px 12px 3px 0; border-bottom: 1px solid var(--rule);
   vertical-align: top; }
 th { font-weight: 600; }
-tbody th, .facts td, .facts th { text-align: left; }
+th:first-child, .facts td { text-align: left; }
 .facts td { overflow-wrap: anywhere; }
 .facts th { white-space: nowrap; color: var(--soft); font-weight: 400; }
 .facts { width: 100%; table-layout: auto; }
