@@ -16,7 +16,15 @@ from phi_model.rwkv7.wkv_loop import wkv_loop, wkv_loop_backward
 Array = NDArray[Any]
 
 NAMES = ("r", "log_w", "k", "v", "q", "b")
-SHAPES = [(1, 1, 1, 1), (2, 5, 2, 3), (1, 16, 2, 32), (2, 33, 1, 8), (3, 50, 2, 4), (1, 70, 1, 64)]
+SHAPES = [
+    (1, 1, 1, 1),
+    (2, 5, 2, 3),
+    (1, 16, 2, 32),
+    (2, 33, 1, 8),
+    (3, 50, 2, 4),
+    (1, 70, 1, 64),
+    (2, 209, 1, 4),
+]
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
 
 
@@ -125,7 +133,9 @@ def test_extreme_decays_and_equal_keys_lose_no_digits(decay: float, size: int) -
         assert relative(ours, theirs) < 1e-4
 
 
-@pytest.mark.parametrize("shape", [(2, 40, 2, 4), (3, 16, 1, 8), (1, 70, 1, 64)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(2, 40, 2, 4), (3, 16, 1, 8), (1, 70, 1, 64), (2, 209, 1, 4)], ids=str
+)
 def test_a_reset_starts_afresh_wherever_it_falls(shape: tuple[int, ...]) -> None:
     """Each document by itself through the loop; borders at chunk borders and inside, in a row."""
     batch, length, _, size = shape

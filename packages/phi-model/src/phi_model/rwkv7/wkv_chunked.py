@@ -17,6 +17,7 @@ rows are C apart, and nothing is copied or turned round.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ __all__ = ["WKV", "chunk_size", "wkv_shapes"]
 Array = NDArray[Any]
 Shapes = dict[str, tuple[int, ...]]
 
+SPAN = 8  # chunks worked on at a time: their arrays stay in cache
 INPUTS = ("r", "log_w", "k", "v", "q", "b")
 
 
@@ -57,18 +59,20 @@ def wkv_shapes(
         "gamma_before": (batch, n, c, width),
         "states": (n + 1, batch, n_head, head_size, head_size),
     }
+    span = min(n, SPAN)
+    some = (batch, span, 2 * c, width)
     shared: Shapes = {
-        "reads": (batch, n, n_head, 2 * c, head_size),
-        "inner": (batch, n, n_head, c, head_size),
+        "reads": (batch, span, n_head, 2 * c, head_size),
+        "inner": (batch, span, n_head, c, head_size),
         "y": (batch, n * c, width),
     }
     if keep:
         shared |= {f"d{name}": (batch, n * c, width) for name in INPUTS}
-        shared |= dict.fromkeys(("dout", "dqueries", "dkeys", "scratch"), rows)
+        shared |= dict.fromkeys(("dout", "dqueries", "dkeys", "scratch"), some)
         shared |= {
-            "dscores": (batch, n, n_head, 2 * c, 2 * c),
-            "dstates": (n + 1, batch, n_head, head_size, head_size),
-            "dend": (batch, n, width),
+            "dscores": (batch, span, n_head, 2 * c, 2 * c),
+            "dstates": (span + 1, batch, n_head, head_size, head_size),
+            "dstate": (batch, n_head, head_size, head_size),
         }
     return kept, shared
 
@@ -114,149 +118,187 @@ class WKV:
         self._lower = np.tri(c, dtype=dtype)
         strict = np.tri(c, k=-1, dtype=dtype)
         self._mask = np.block([[strict, strict], [self._lower, self._lower]])
-        self._base: Array | None = None
-        self._live: Array | None = None
+        self._borders: _Borders | None = None
 
-    def _chunks(self, x: Array) -> Array:
-        """[B, T, C] seen as [B, n, c, C]."""
-        return x.reshape(len(x), self.n_chunk, self.chunk, -1)
+    def forward(self, reset: Array | None = None) -> Array:
+        """y [B, T, C]. reset [B, T]: True where the state is emptied before the token."""
+        self._mask_documents(reset)
+        for first in range(0, self.n_chunk, SPAN):
+            self._forward(slice(first, min(first + SPAN, self.n_chunk)))
+        return self.y
+
+    def backward(self) -> None:
+        """From dy to dr, dlog_w, dk, dv, dq and db; no gradient enters at the last state."""
+        self._shared["dstate"][...] = 0
+        for first in reversed(range(0, self.n_chunk, SPAN)):
+            self._backward(slice(first, min(first + SPAN, self.n_chunk)))
+
+    def _part(self, name: str, span: slice) -> Array:
+        """The span's chunks of an array of all chunks or tokens, [B, n, ...]."""
+        array = self._kept[name] if name in self._kept else self._shared[name]
+        if array.ndim == 3:  # of tokens
+            array = array.reshape(len(array), self.n_chunk, self.chunk, -1)
+        return array[:, span]
+
+    def _room(self, name: str, span: slice) -> Array:
+        """Scratch for a span's chunks, [B, n, ...]."""
+        return self._shared[name][:, : span.stop - span.start]
 
     def _heads(self, x: Array) -> Array:
         """[B, n, rows, C] seen as [B, n, H, rows, D]."""
         return x.reshape(*x.shape[:3], self.n_head, self.head_size).swapaxes(2, 3)
 
-    def forward(self, reset: Array | None = None) -> Array:
-        """y [B, T, C]. reset [B, T]: True where the state is emptied before the token."""
-        k, s, c = self._kept, self._shared, self.chunk
-        self._mask_documents(reset)
-        self._decays()
-        queries, keys, values = k["queries"], k["keys"], k["values"]
-        gamma, over_gamma = k["gamma"], k["inverse_gamma"]
-        np.multiply(self._chunks(k["q"]), k["gamma_before"], out=queries[:, :, :c])
-        np.multiply(self._chunks(k["r"]), gamma, out=queries[:, :, c:])
-        np.multiply(self._chunks(k["b"]), over_gamma, out=keys[:, :, :c])
-        np.multiply(self._chunks(k["k"]), over_gamma, out=keys[:, :, c:])
-        np.copyto(values[:, :, c:], self._chunks(k["v"]))
-        qh, kh, vh = self._heads(queries), self._heads(keys), self._heads(values)
-        scores, inner, reads = k["scores"], s["inner"], s["reads"]
-        np.matmul(qh, kh.swapaxes(-1, -2), out=scores)
-        scores *= self._mask if self._live is None else self._document_mask
-        unit_lower_inverse(scores[..., :c, :c], out=k["inverse"])
-        np.matmul(scores[..., :c, c:], vh[..., c:, :], out=inner)
-        ends = gamma[:, :, -1].reshape(len(gamma), self.n_chunk, self.n_head, 1, self.head_size)
-        tail_keys = kh if self._live is None else kh * self._tail
-        for i in range(self.n_chunk):
-            before, after = self.states[i], self.states[i + 1]
-            np.matmul(qh[:, i], before.swapaxes(-1, -2), out=reads[:, i])
-            if self._live is not None:
-                reads[:, i] *= self._live[:, i]
+    def _ends(self, span: slice) -> Array:
+        """gamma of each chunk's last token [B, n, H, 1, D]."""
+        ends = self._part("gamma", span)[:, :, -1]
+        return ends.reshape(*ends.shape[:2], self.n_head, 1, self.head_size)
+
+    def _forward(self, span: slice) -> None:
+        c, borders, states = self.chunk, self._borders, self.states[span.start : span.stop + 1]
+        part = {name: self._part(name, span) for name in (*self._kept, "y") if name != "states"}
+        self._decays(part)
+        queries, keys, values = part["queries"], part["keys"], part["values"]
+        np.multiply(part["q"], part["gamma_before"], out=queries[:, :, :c])
+        np.multiply(part["r"], part["gamma"], out=queries[:, :, c:])
+        np.multiply(part["b"], part["inverse_gamma"], out=keys[:, :, :c])
+        np.multiply(part["k"], part["inverse_gamma"], out=keys[:, :, c:])
+        np.copyto(values[:, :, c:], part["v"])
+        queries, keys, values = self._heads(queries), self._heads(keys), self._heads(values)
+        scores, inverse = part["scores"], part["inverse"]
+        inner, reads = self._room("inner", span), self._room("reads", span)
+        np.matmul(queries, keys.swapaxes(-1, -2), out=scores)
+        scores *= self._mask if borders is None else borders.mask[:, span]
+        unit_lower_inverse(scores[..., :c, :c], out=inverse)
+        np.matmul(scores[..., :c, c:], values[..., c:, :], out=inner)
+        ends = self._ends(span)
+        if borders is not None:
+            keys = keys * borders.tail[:, span]
+        for i in range(span.stop - span.start):
+            before, after = states[i], states[i + 1]
+            np.matmul(queries[:, i], before.swapaxes(-1, -2), out=reads[:, i])
+            if borders is not None:
+                reads[:, i] *= borders.live[:, span.start + i]
             inner[:, i] += reads[:, i, :, :c]
-            np.matmul(k["inverse"][:, i], inner[:, i], out=vh[:, i, :, :c])
-            np.matmul(vh[:, i].swapaxes(-1, -2), tail_keys[:, i], out=after)
-            after += before if self._live is None else before * self._whole[:, i]
+            np.matmul(inverse[:, i], inner[:, i], out=values[:, i, :, :c])
+            np.matmul(values[:, i].swapaxes(-1, -2), keys[:, i], out=after)
+            after += before if borders is None else before * borders.whole[:, span.start + i]
             after *= ends[:, i]
-        y = self._heads(self._chunks(s["y"]))
-        np.matmul(scores[..., c:, :], vh, out=y)
+        y = self._heads(part["y"])
+        np.matmul(scores[..., c:, :], values, out=y)
         y += reads[..., c:, :]
-        return self.y
 
-    def backward(self) -> None:
-        """From dy to dr, dlog_w, dk, dv, dq and db; no gradient enters at the last state."""
-        k, s, c = self._kept, self._shared, self.chunk
-        queries, keys = k["queries"], k["keys"]
-        qh, kh, vh = self._heads(queries), self._heads(keys), self._heads(k["values"])
-        scores, dscores, states, dstates = k["scores"], s["dscores"], self.states, s["dstates"]
-        dout = self._heads(s["dout"])  # [dinner; dy]
-        dvalues, inner = s["reads"], s["inner"]
-        np.copyto(s["dout"][:, :, c:], self._chunks(s["y"]))
-        np.matmul(scores[..., c:, :c].swapaxes(-1, -2), dout[..., c:, :], out=inner)
-        gamma = k["gamma"]
-        ends = gamma[:, :, -1].reshape(len(gamma), self.n_chunk, self.n_head, 1, self.head_size)
-        live, masked = self._live, self._live is not None
-        tail_keys = kh * self._tail if masked else kh
-        dreads = dout
-        dstates[-1] = 0
-        for i in reversed(range(self.n_chunk)):
-            dnow, dbefore = dstates[i + 1], dstates[i]
-            dnow *= ends[:, i]
-            np.matmul(tail_keys[:, i], dnow.swapaxes(-1, -2), out=dvalues[:, i])
-            inner[:, i] += dvalues[:, i, :, :c]
-            np.matmul(k["inverse"][:, i].swapaxes(-1, -2), inner[:, i], out=dout[:, i, :, :c])
-            dread = dout[:, i] * live[:, i] if live is not None else dout[:, i]
-            np.matmul(dread.swapaxes(-1, -2), qh[:, i], out=dbefore)
-            dbefore += dnow * self._whole[:, i] if masked else dnow
-        if live is not None:
-            dreads = dout * live
-        dqueries, dkeys = self._heads(s["dqueries"]), self._heads(s["dkeys"])
-        scratch = self._heads(s["scratch"])
-        np.matmul(dout, vh.swapaxes(-1, -2), out=dscores)
-        dscores *= self._document_mask if masked else self._mask
-        np.matmul(dreads, states[:-1].swapaxes(0, 1), out=dqueries)
-        np.matmul(dscores, kh, out=scratch)
-        s["dqueries"] += s["scratch"]
-        np.matmul(vh, dstates[1:].swapaxes(0, 1), out=dkeys)
-        if masked:
-            dkeys *= self._tail
-        np.matmul(dscores.swapaxes(-1, -2), qh, out=scratch)
-        s["dkeys"] += s["scratch"]
-        dv = self._heads(self._chunks(s["dv"]))
-        np.matmul(scores[..., c:].swapaxes(-1, -2), dout, out=dv)
-        dv += dvalues[..., c:, :]
-        self._inputs_backward()
-
-    def _decays(self) -> None:
+    def _decays(self, part: dict[str, Array]) -> None:
         """gamma, 1 / gamma and gamma of the token before, from log_w."""
-        k = self._kept
-        total, before = k["gamma"], k["gamma_before"]
-        np.matmul(self._lower, self._chunks(k["log_w"]), out=total)
-        np.subtract(total, self._chunks(k["log_w"]), out=before)
+        total, before, inverse = part["gamma"], part["gamma_before"], part["inverse_gamma"]
+        np.matmul(self._lower, part["log_w"], out=total)
+        np.subtract(total, part["log_w"], out=before)
         np.exp(before, out=before)
-        np.negative(total, out=k["inverse_gamma"])
-        np.exp(k["inverse_gamma"], out=k["inverse_gamma"])
+        np.negative(total, out=inverse)
+        np.exp(inverse, out=inverse)
         np.exp(total, out=total)
 
-    def _inputs_backward(self) -> None:
-        """From the gradients of Q, K and gamma to those of the inputs.
+    def _backward(self, span: slice) -> None:
+        c, borders, states = self.chunk, self._borders, self.states[span.start : span.stop + 1]
+        dstates = self._shared["dstates"][: span.stop - span.start + 1]
+        names = ("queries", "keys", "values", "scores", "inverse")
+        queries, keys, values, scores, inverse = (self._part(name, span) for name in names)
+        queries, keys, values = self._heads(queries), self._heads(keys), self._heads(values)
+        dvalues, inner = self._room("reads", span), self._room("inner", span)
+        dout = self._heads(self._room("dout", span))  # [dinner; dy]
+        np.copyto(self._room("dout", span)[:, :, c:], self._part("y", span))
+        np.matmul(scores[..., c:, :c].swapaxes(-1, -2), dout[..., c:, :], out=inner)
+        ends = self._ends(span)
+        passed_on = keys if borders is None else keys * borders.tail[:, span]
+        dstates[-1] = self._shared["dstate"]
+        for i in reversed(range(span.stop - span.start)):
+            dnow, dbefore, read = dstates[i + 1], dstates[i], dout[:, i]
+            dnow *= ends[:, i]
+            np.matmul(passed_on[:, i], dnow.swapaxes(-1, -2), out=dvalues[:, i])
+            inner[:, i] += dvalues[:, i, :, :c]
+            np.matmul(inverse[:, i].swapaxes(-1, -2), inner[:, i], out=dout[:, i, :, :c])
+            if borders is not None:
+                read = read * borders.live[:, span.start + i]
+            np.matmul(read.swapaxes(-1, -2), queries[:, i], out=dbefore)
+            dbefore += dnow if borders is None else dnow * borders.whole[:, span.start + i]
+        self._shared["dstate"][...] = dstates[0]
+        dscores = self._room("dscores", span)
+        np.matmul(dout, values.swapaxes(-1, -2), out=dscores)
+        dscores *= self._mask if borders is None else borders.mask[:, span]
+        dqueries, dkeys, scratch = (
+            self._heads(self._room(name, span)) for name in ("dqueries", "dkeys", "scratch")
+        )
+        dreads = dout if borders is None else dout * borders.live[:, span]
+        np.matmul(dreads, states[:-1].swapaxes(0, 1), out=dqueries)
+        np.matmul(dscores, keys, out=scratch)
+        dqueries += scratch
+        np.matmul(values, dstates[1:].swapaxes(0, 1), out=dkeys)
+        if borders is not None:
+            dkeys *= borders.tail[:, span]
+        np.matmul(dscores.swapaxes(-1, -2), queries, out=scratch)
+        dkeys += scratch
+        dv = self._heads(self._part("dv", span))
+        np.matmul(scores[..., c:].swapaxes(-1, -2), dout, out=dv)
+        dv += dvalues[..., c:, :]
+        self._inputs_backward(span, states[1:], dstates[1:])
+
+    def _inputs_backward(self, span: slice, after: Array, dafter: Array) -> None:
+        """From the gradients of Q, K and the states to those of the inputs.
 
         d log gamma_t = r dr + q_(t+1) dq_(t+1) - b db - k dk, and at a chunk's end what its state
-        passed on; log gamma_t is a sum up to t, so d log w is a sum from t on.
+        passed on; log gamma_t is a sum up to t, so d log w is a sum from t on. dafter has been
+        multiplied by gamma of the chunk's end.
         """
-        k, s, c = self._kept, self._shared, self.chunk
-        dqueries, dkeys, scratch = s["dqueries"], s["dkeys"], s["scratch"]
-        chunks = self._chunks
-        after, dafter = self.states[1:], s["dstates"][1:]
-        ends = k["gamma"][:, :, -1]
-        dend = np.einsum("nbhvk,nbhvk->bnhk", after, dafter).reshape(s["dend"].shape)
-        dend /= ends  # dafter has been multiplied by gamma
-        np.multiply(k["keys"], dkeys, out=scratch)
+        c = self.chunk
+        dqueries, dkeys, scratch = (
+            self._room(name, span) for name in ("dqueries", "dkeys", "scratch")
+        )
+        queries, dlog_w = self._part("queries", span), self._part("dlog_w", span)
+        dend = np.einsum("nbhvk,nbhvk->bnhk", after, dafter).reshape(*dkeys.shape[:2], -1)
+        dend /= self._part("gamma", span)[:, :, -1]
+        np.multiply(self._part("keys", span), dkeys, out=scratch)
         total = np.add(scratch[:, :, :c], scratch[:, :, c:], out=scratch[:, :, :c])
-        dlog_w = chunks(s["dlog_w"])
-        flow = np.multiply(k["queries"][:, :, c:], dqueries[:, :, c:], out=scratch[:, :, c:])
+        flow = np.multiply(queries[:, :, c:], dqueries[:, :, c:], out=scratch[:, :, c:])
         flow -= total
-        own = np.multiply(k["queries"][:, :, :c], dqueries[:, :, :c], out=scratch[:, :, :c])
+        own = np.multiply(queries[:, :, :c], dqueries[:, :, :c], out=scratch[:, :, :c])
         flow += own
         flow[:, :, -1] += dend
         np.matmul(self._lower.T, flow, out=dlog_w)
         dlog_w -= own
-        np.multiply(dqueries[:, :, :c], k["gamma_before"], out=chunks(s["dq"]))
-        np.multiply(dqueries[:, :, c:], k["gamma"], out=chunks(s["dr"]))
-        np.multiply(dkeys[:, :, :c], k["inverse_gamma"], out=chunks(s["db"]))
-        np.multiply(dkeys[:, :, c:], k["inverse_gamma"], out=chunks(s["dk"]))
+        over_gamma = self._part("inverse_gamma", span)
+        before = self._part("gamma_before", span)
+        np.multiply(dqueries[:, :, :c], before, out=self._part("dq", span))
+        np.multiply(dqueries[:, :, c:], self._part("gamma", span), out=self._part("dr", span))
+        np.multiply(dkeys[:, :, :c], over_gamma, out=self._part("db", span))
+        np.multiply(dkeys[:, :, c:], over_gamma, out=self._part("dk", span))
 
     def _mask_documents(self, reset: Array | None) -> None:
-        """What a chunk's tokens may see of each other and of the states, with borders in it."""
-        self._live = None
-        if reset is None or not reset.any():
-            return
+        self._borders = None
+        if reset is not None and reset.any():
+            self._borders = _Borders.of(reset, self._mask, self.n_chunk, self.chunk)
+
+
+@dataclass
+class _Borders:
+    """What a chunk's tokens may see of each other and of the states, with borders among them."""
+
+    mask: Array  # [B, n, 1, 2c, 2c] in place of the mask of all chunks
+    live: Array  # [B, n, 1, 2c, 1] rows that still see the state before the chunk
+    tail: Array  # [B, n, 1, 2c, 1] rows that the state after the chunk still sees
+    whole: Array  # [B, n, 1, 1, 1] chunks without a border
+
+    @classmethod
+    def of(cls, reset: Array, mask: Array, n_chunk: int, chunk: int) -> _Borders:
+        """From reset [B, T] and the mask [2c, 2c] of a chunk without borders."""
         batch, length = reset.shape
-        padded = np.zeros((batch, self.n_chunk * self.chunk), bool)
+        padded = np.zeros((batch, n_chunk * chunk), bool)
         padded[:, :length] = reset
-        document = padded.reshape(batch, self.n_chunk, self.chunk).cumsum(axis=2)
+        document = padded.reshape(batch, n_chunk, chunk).cumsum(axis=2)
         same = (document[..., :, None] == document[..., None, :])[:, :, None]
-        self._document_mask = np.tile(same, (2, 2)) * self._mask
         twice = np.tile(document, 2)[:, :, None, :, None]
-        dtype = self._mask.dtype
-        self._live = (twice == 0).astype(dtype)  # rows that still see the chunk's first state
         last = document[:, :, -1, None, None, None]
-        self._tail = (twice == last).astype(dtype)  # rows that the next state still sees
-        self._whole = (last == 0).astype(dtype)
+        return cls(
+            mask=np.tile(same, (2, 2)) * mask,
+            live=(twice == 0).astype(mask.dtype),
+            tail=(twice == last).astype(mask.dtype),
+            whole=(last == 0).astype(mask.dtype),
+        )
