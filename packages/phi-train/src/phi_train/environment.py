@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import shlex
 import sys
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_info
 
 __all__ = ["arithmetic", "changes", "environment"]
 
-PACKAGES = ("phi-tokenizer", "phi-model", "phi-optim", "phi-infer", "phi-train")
+PACKAGES = ("phi_tokenizer", "phi_model", "phi_optim", "phi_infer", "phi_train")
 
 
 def arithmetic() -> dict[str, str]:
@@ -36,7 +36,7 @@ def environment() -> dict[str, Any]:
         "cores": os.cpu_count() or 1,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name.replace("_", "-"): _version(name) for name in PACKAGES},
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
 
@@ -63,10 +63,7 @@ def _blas() -> str:
 
 
 def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # run from a copy that was never installed
-        return "unknown"
+    return str(importlib.import_module(package).__version__)
 
 
 def _cpu() -> str:
