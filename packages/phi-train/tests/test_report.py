@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from phi_train import RunError, cli, train
 from phi_train.report import page, read_run, summary
 from phi_train.report.curve import Curve, smooth, thin
+from phi_train.report.repeat import repeat_command
 from phi_train.report.scale import Scale
 from phi_train.report.summary import verdict
 
@@ -389,6 +390,16 @@ def test_mistakes_are_one_line(call, tmp_path):
         assert len(done.stderr.splitlines()) == 1
         assert word in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_new_folder_lies_beside_the_old_one(folder, monkeypatch):
+    path = folder(step_line(1, 3.0))
+    monkeypatch.chdir(path)
+    (path / "inner").mkdir()
+    for name in (".", "../made", "inner/..", path):
+        words = shlex.split(repeat_command(read_run(name)))
+        assert (path / words[-1]).resolve() == path.with_name("made-again")
+        assert (path / words[3]).samefile(path / "config.toml")
 
 
 def test_the_command_in_the_page_makes_the_same_run(call, settings):

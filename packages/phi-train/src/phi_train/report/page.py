@@ -162,8 +162,7 @@ def _details(run: RunRecord, name: str, runs: Sequence[RunRecord]) -> str:
     parts = tag("h2", escape(title))
     if run.config:
         parts += tag("h3", "To repeat it") + tag("pre", escape(repeat_command(run)))
-        note = "In the folder where it was started: a path in its settings may be relative to that."
-        parts += tag("p", note, class_="soft")
+        parts += tag("p", escape(_note(run)), class_="soft")
     if "command" in run.environment:
         parts += tag("h3", "As it was typed") + tag("pre", escape(run.environment["command"]))
     tables = _facts("Settings", run.config) + _facts("Environment", _flat(run.environment))
@@ -172,6 +171,13 @@ def _details(run: RunRecord, name: str, runs: Sequence[RunRecord]) -> str:
         summary_line = tag("summary", "config.toml, to copy")
         parts += tag("details", summary_line + tag("pre", escape(run.config_text)))
     return tag("section", parts)
+
+
+def _note(run: RunRecord) -> str:
+    where = "In the folder where it was started: a path in its settings may be relative to that. "
+    if run.config.get("seconds"):
+        return where + "Its budget is in seconds, so it will not be the same to the last bit."
+    return where + "The same processor, BLAS, numpy and text give the same to the last bit."
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:

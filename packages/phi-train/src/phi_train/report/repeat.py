@@ -18,4 +18,5 @@ def repeat_command(run: RunRecord) -> str:
     words = ["phi-train", "run", "--config", str(run.path / "config.toml")]
     if run.workers is not None and run.config.get("workers") != str(run.workers):
         words += ["--workers", str(run.workers)]
-    return shlex.join([*words, "--out", f"{run.path}-again"])
+    beside = run.path / ".." if run.path.name in ("", "..") else run.path.parent
+    return shlex.join([*words, "--out", str(beside / f"{run.name}-again")])
