@@ -29,7 +29,7 @@ from phi_train.tokens import is_digest_held_out, split_hash
 
 __all__ = ["PART_BYTES", "Part", "Piece", "is_cut_safe", "parts_of", "pieces_in"]
 
-PART_BYTES = 1 << 20  # enough for its costs, little enough to balance and to hold
+PART_BYTES = 1 << 18  # enough for its costs; with more, freed blocks of odd sizes pile up
 LONG = 4  # parts: a document longer than this many is cut
 MARK = END_OF_TEXT.encode()
 SAFE_CUT = re.compile(rb"[!-~](?= [!-~])")  # between two words, before the space
