@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phi_optim import HyperparameterError, NotFiniteError, clip_grad_norm, clip_scale, grad_norm
-from phi_optim.segments import BLOCK
+from phi_optim.clipping import SUMMED
 
 
 def _norm(gradients):
@@ -19,7 +19,7 @@ def _norm(gradients):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("size", [1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 7])
+@pytest.mark.parametrize("size", [1, SUMMED - 1, SUMMED, SUMMED + 1, 3 * SUMMED + 7])
 def test_norm_equals_numpy(dtype, size):
     rng = np.random.default_rng(size)
     gradients = {"a": rng.standard_normal(size).astype(dtype), "b": np.full((2, 3), 2, dtype)}

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from phi_optim.base import FlatOptimizer
 from phi_optim.checks import check_range
 from phi_optim.groups import Group, is_matrix
+from phi_optim.memory import aligned_empty, aligned_zeros
 from phi_optim.segments import BLOCK, Allocator, DecayRule, Segment, blocks, scalars
 
 __all__ = ["AdamW", "adamw_update"]
@@ -50,7 +51,7 @@ class AdamW(FlatOptimizer):
         weight_decay: float = 0.1,
         decay: DecayRule = is_matrix,
         groups: Sequence[Group] = (),
-        allocate: Allocator = np.zeros,
+        allocate: Allocator = aligned_zeros,
     ) -> None:
         check_range("betas[0]", betas[0], 0, 1)
         check_range("betas[1]", betas[1], 0, 1)
@@ -96,7 +97,7 @@ def adamw_update(
     root = ((1 - b2) / (1 - b2**step)) ** 0.5  # sqrt(v) * root is the root mean square
     size = rate * (1 - b1) / (1 - b1**step) / root
     a, b, c, e, r, k = scalars(p.dtype, b1, b2, scale, eps / root, size, keep)
-    scratch = np.empty(min(BLOCK, p.size), p.dtype)
+    scratch = aligned_empty((min(BLOCK, p.size),), p.dtype)
     for block in blocks(0, p.size):
         gb, mb, vb, pb = g[block], m[block], v[block], p[block]
         s = scratch[: pb.size]

@@ -18,6 +18,7 @@ from phi_optim.checks import (
     check_range,
 )
 from phi_optim.groups import Group, is_matrix, rules_of
+from phi_optim.memory import aligned_zeros
 from phi_optim.segments import (
     Allocator,
     DecayRule,
@@ -53,7 +54,7 @@ class FlatOptimizer:
         weight_decay: float,
         decay: DecayRule = is_matrix,
         groups: Sequence[Group] = (),
-        allocate: Allocator = np.zeros,
+        allocate: Allocator = aligned_zeros,
         slots: Sequence[str] = (),
     ) -> None:
         check_range("learning_rate", learning_rate, 0, np.inf)

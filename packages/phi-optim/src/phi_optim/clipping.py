@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phi_optim.errors import HyperparameterError, NotFiniteError
-from phi_optim.segments import BLOCK, flat_views
+from phi_optim.segments import flat_views
 
 __all__ = ["clip_grad_norm", "clip_scale", "grad_norm"]
 
 Array = NDArray[Any]
+
+SUMMED = 32 * 1024  # elements summed in their own type; the sums of these are added in float64
 
 
 def grad_norm(gradients: Mapping[str, Array]) -> float:
@@ -24,8 +26,8 @@ def grad_norm(gradients: Mapping[str, Array]) -> float:
     """
     total = 0.0
     for vector in flat_views(gradients).values():
-        for start in range(0, vector.size, BLOCK):
-            block = vector[start : start + BLOCK]
+        for start in range(0, vector.size, SUMMED):
+            block = vector[start : start + SUMMED]
             with np.errstate(over="ignore"):  # then the scaled norm below is taken
                 total += float(np.dot(block, block))
     if total < 1e-30 or not math.isfinite(total):  # squares may have left the type's range

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from phi_optim.checks import check_range
 from phi_optim.errors import StateError
+from phi_optim.memory import aligned_zeros
 from phi_optim.segments import (
     BLOCK,
     Allocator,
@@ -59,7 +60,7 @@ class Ema:
         *,
         decay: float = 0.999,
         bias_correction: bool = True,
-        allocate: Allocator = np.zeros,
+        allocate: Allocator = aligned_zeros,
     ) -> None:
         check_range("decay", decay, 0, 1)
         self.decay, self.bias_correction = decay, bias_correction

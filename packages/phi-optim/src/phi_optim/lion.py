@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from phi_optim.base import FlatOptimizer
 from phi_optim.checks import check_range
 from phi_optim.groups import Group, is_matrix
+from phi_optim.memory import aligned_empty, aligned_zeros
 from phi_optim.segments import BLOCK, Allocator, DecayRule, Segment, blocks, scalars
 
 __all__ = ["Lion"]
@@ -47,7 +48,7 @@ class Lion(FlatOptimizer):
         weight_decay: float = 0.5,
         decay: DecayRule = is_matrix,
         groups: Sequence[Group] = (),
-        allocate: Allocator = np.zeros,
+        allocate: Allocator = aligned_zeros,
     ) -> None:
         check_range("betas[0]", betas[0], 0, 1)
         check_range("betas[1]", betas[1], 0, 1)
@@ -76,7 +77,7 @@ class Lion(FlatOptimizer):
         share = b1 * (1 - b2) / (1 - b1)  # of the stored sum beside a whole gradient
         w, b2s, c, r, k = scalars(p.dtype, share, b2, scale, rate, keep)
         lift, low = np.array(np.finfo(p.dtype).max), np.array(-r)
-        scratch = np.empty((2, BLOCK), p.dtype)
+        scratch = aligned_empty((2, BLOCK), p.dtype)
         with np.errstate(over="ignore"):  # lifting is meant to reach infinity
             for block in blocks(segment.start, segment.end):
                 g, mb, pb = gradient[block], m[block], p[block]

@@ -11,13 +11,13 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from phi_optim.adamw import AdamW
 from phi_optim.errors import HyperparameterError
 from phi_optim.groups import Group, is_matrix
 from phi_optim.lion import Lion
+from phi_optim.memory import aligned_zeros
 from phi_optim.muon import Muon
 from phi_optim.optimizer import Optimizer
 from phi_optim.schedule_free import ScheduleFreeAdamW
@@ -43,7 +43,7 @@ def make_optimizer(
     betas: tuple[float, float] | None = None,
     decay: DecayRule = is_matrix,
     groups: Sequence[Group] = (),
-    allocate: Allocator = np.zeros,
+    allocate: Allocator = aligned_zeros,
     **options: Any,
 ) -> Optimizer:
     """The optimiser called `name`; None stands for its own default, the best measured.

@@ -30,6 +30,7 @@ from phi_optim.base import FlatOptimizer
 from phi_optim.checks import check_finite_scale, check_range
 from phi_optim.errors import HyperparameterError
 from phi_optim.groups import Group, is_matrix, rules_of
+from phi_optim.memory import aligned_zeros
 from phi_optim.muon_plan import Matrix, Plan, find_matrices, plan_shares
 from phi_optim.newton_schulz import NewtonSchulzScratch, orthogonalise
 from phi_optim.segments import Allocator, DecayRule, flat_views, segments
@@ -75,7 +76,7 @@ class Muon(FlatOptimizer):
         hidden: Callable[[str, Array], bool] = is_hidden_matrix,
         decay: DecayRule = is_matrix,
         groups: Sequence[Group] = (),
-        allocate: Allocator = np.zeros,
+        allocate: Allocator = aligned_zeros,
     ) -> None:
         check_range("momentum", momentum, 0, 1)
         check_range("matrix_rate", matrix_rate, 0, np.inf)

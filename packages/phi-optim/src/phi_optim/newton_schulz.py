@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from phi_optim.memory import aligned_empty
+
 __all__ = ["COEFFICIENTS", "NewtonSchulzScratch", "newton_schulz_cost", "orthogonalise"]
 
 Array = NDArray[Any]
@@ -37,7 +39,7 @@ class NewtonSchulzScratch:
         """Array `number` of this shape; what it holds is left from its last use."""
         key = (number, shape, np.dtype(dtype))
         if key not in self._arrays:
-            self._arrays[key] = np.empty(shape, dtype)
+            self._arrays[key] = aligned_empty(shape, dtype)
         return self._arrays[key]
 
 

@@ -29,6 +29,7 @@ from phi_optim.base import FlatOptimizer
 from phi_optim.checks import check_finite_scale, check_range
 from phi_optim.errors import HyperparameterError, StateError
 from phi_optim.groups import Group, is_matrix
+from phi_optim.memory import aligned_empty, aligned_zeros
 from phi_optim.segments import BLOCK, Allocator, DecayRule, Segment, blocks, scalars
 
 __all__ = ["ScheduleFreeAdamW"]
@@ -58,7 +59,7 @@ class ScheduleFreeAdamW(FlatOptimizer):
         warmup_steps: int = 0,
         decay: DecayRule = is_matrix,
         groups: Sequence[Group] = (),
-        allocate: Allocator = np.zeros,
+        allocate: Allocator = aligned_zeros,
     ) -> None:
         check_range("betas[0]", betas[0], 0, 1)
         if betas[0] == 0:
@@ -123,7 +124,7 @@ class ScheduleFreeAdamW(FlatOptimizer):
         )
         factors = (scale, b2, self.eps / root, rate / root, pull, 1 - c, c, b1 * c + 1 - b1)
         by, b2s, eps, size, wd, stay, move, part = scalars(p.dtype, *factors)
-        scratch = np.empty((2, BLOCK), p.dtype)
+        scratch = aligned_empty((2, BLOCK), p.dtype)
         for block in blocks(segment.start, segment.end):
             g, y, zb, vb = gradient[block], p[block], z[block], v[block]
             s, t = scratch[:, : y.size]

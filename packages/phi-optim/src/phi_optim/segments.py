@@ -36,7 +36,8 @@ DecayRule = Callable[[str, Array], bool]
 
 # elements: what two neighbouring operations share stays in the second-level cache, and a call into
 # numpy, half a microsecond, costs little beside a block
-BLOCK = 64 * 1024
+BLOCK = 128 * 1024
+LINE = 64  # elements, of any type a whole number of cache lines
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,12 @@ def segments(parameters: Mapping[str, Array], rules: Mapping[str, Rule]) -> list
 
 
 def share_of(stretches: list[Segment], share: int, shares: int) -> list[Segment]:
-    """The part of all elements that worker `share` of `shares` updates: equal parts, in order."""
+    """The part of all elements that worker `share` of `shares` updates: equal parts, in order, cut
+    where a cache line of the first stretch ends.
+    """
     total = sum(segment.end - segment.start for segment in stretches)
-    first, end = total * share // shares, total * (share + 1) // shares
+    first, end = (total * i // shares // LINE * LINE for i in (share, share + 1))
+    end = total if share == shares - 1 else end
     parts, before = [], 0
     for segment in stretches:
         size = segment.end - segment.start

@@ -24,6 +24,7 @@ from phi_optim.base import FlatOptimizer
 from phi_optim.checks import check_range
 from phi_optim.errors import HyperparameterError
 from phi_optim.groups import Group, is_matrix
+from phi_optim.memory import aligned_empty, aligned_zeros
 from phi_optim.segments import BLOCK, Allocator, DecayRule, Segment, blocks, scalars
 
 __all__ = ["SGD"]
@@ -49,7 +50,7 @@ class SGD(FlatOptimizer):
         weight_decay: float = 0.0,
         decay: DecayRule = is_matrix,
         groups: Sequence[Group] = (),
-        allocate: Allocator = np.zeros,
+        allocate: Allocator = aligned_zeros,
     ) -> None:
         check_range("momentum", momentum, 0, 1)
         if nesterov and momentum == 0:
@@ -82,7 +83,7 @@ class SGD(FlatOptimizer):
         mu, own, ahead, c, k = scalars(
             p.dtype, self.momentum, rate, rate * self.momentum, scale, keep
         )
-        scratch = np.empty(BLOCK, p.dtype)
+        scratch = aligned_empty((BLOCK,), p.dtype)
         for block in blocks(segment.start, segment.end):
             g, mb, pb = gradient[block], m[block], p[block]
             s = scratch[: pb.size]
@@ -102,7 +103,7 @@ class SGD(FlatOptimizer):
 def _plain(p: Array, gradient: Array, segment: Segment, keep: float, rate: float) -> None:
     """Gradient descent without memory."""
     r, k = scalars(p.dtype, rate, keep)
-    scratch = np.empty(BLOCK, p.dtype)
+    scratch = aligned_empty((BLOCK,), p.dtype)
     for block in blocks(segment.start, segment.end):
         pb = p[block]
         s = np.multiply(gradient[block], r, out=scratch[: pb.size])
