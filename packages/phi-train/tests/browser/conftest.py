@@ -125,7 +125,9 @@ class Page:
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         browser.events.clear()
         self.call("Page.navigate", url=url)
+        end = time.monotonic() + SECONDS
         while self("document.readyState") != "complete":
+            assert time.monotonic() < end, f"{url} is not loaded yet"
             time.sleep(0.01)
         while (event := browser.receive(QUIET)) is not None:
             browser.events.append(event)
