@@ -74,18 +74,18 @@ def test_a_stopwatch_leaves_pauses_out(monkeypatch):
 
 def test_a_run_of_seconds_stopped_and_resumed(settings, stop_at):
     """The time of both sessions together is the budget, and the rate goes on where it was."""
-    config = settings(seconds=1.0, schedule="linear", warmup_steps=0, checkpoint_every=0)
-    first = train(config, progress=stop_at(30))
+    config = settings(seconds=1.5, schedule="linear", warmup_steps=0, checkpoint_every=0)
+    first = train(config, progress=stop_at(20))
     assert not first.finished
     spent = load_checkpoint(first.folder.last).metadata["elapsed"]
-    assert 0 < spent < 1
+    assert 0 < spent < 1.5
     result = train(config, resume=True)
     assert result.finished
-    assert result.step > 30
-    assert 1.0 <= load_checkpoint(result.folder.last).metadata["elapsed"] < 2.0
+    assert result.step > 20
+    assert 1.5 <= load_checkpoint(result.folder.last).metadata["elapsed"] < 5
     rates = _log(result, "learning_rate")
     assert rates == sorted(rates, reverse=True)
-    assert rates[30] == pytest.approx(result_rate(config, spent), rel=0.05)
+    assert rates[20] == pytest.approx(result_rate(config, spent), rel=0.05)
     assert rates[-1] < 0.2 * rates[0]
     again = train(config, resume=True)
     assert (again.step, again.evaluation) == (result.step, result.evaluation)

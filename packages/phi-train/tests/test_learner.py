@@ -12,6 +12,7 @@ from phi_optim import OPTIMIZERS
 from phi_train import ConfigError, RunError, train
 from phi_train.evaluate import evaluate
 from phi_train.learner import TRAINING
+from phi_train.progress import Quiet
 from phi_train.run_data import open_run_data
 
 
@@ -103,6 +104,26 @@ def test_each_kind_of_batches(settings, stop_at, batches):
     assert _weights(result) == _weights(whole)
     other = {"random": "epochs", "epochs": "streams", "streams": "random"}[batches]
     assert _losses(train(settings("other", batches=other, grad_accum=2))) != _losses(whole)
+
+
+def test_where_the_time_of_a_step_goes(settings):
+    class Watch(Quiet):
+        def __init__(self):
+            self.parts = []
+
+        def step(self, _step, *, parts, **_rest):
+            self.parts.append(parts)
+
+    watch = Watch()
+    result = train(settings(preset="gpt-10k", seq_len=64, grad_accum=2), progress=watch)
+    lines = [json.loads(line) for line in result.folder.metrics.read_text().splitlines()]
+    lines = [line for line in lines if "loss" in line]
+    for parts, line in zip(watch.parts, lines, strict=True):
+        assert list(parts) == ["data", "forward", "backward", "optimizer"]
+        assert all(seconds >= 0 for seconds in parts.values())
+        assert parts["forward"] > 0
+        assert parts["forward"] + parts["backward"] == pytest.approx(line["model"], abs=2e-6)
+        assert sum(parts.values()) <= line["seconds"] + 1e-5
 
 
 def test_names_that_are_not_there(settings):

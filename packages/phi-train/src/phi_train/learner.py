@@ -34,7 +34,7 @@ class Learner:
     """One update at a time; workers share each of them after start_workers().
 
     seconds: how long the parts of the last update took, "model" (forward and backward) and
-    "optimizer".
+    "optimizer"; forward_seconds: forward alone, as measured once by time_forward().
     """
 
     def __init__(self, model: GPT, config: TrainConfig) -> None:
@@ -53,6 +53,7 @@ class Learner:
         if config.ema:
             self.ema = Ema(model.parameters, decay=config.ema, allocate=shared_zeros)
         self.seconds = {"model": 0.0, "optimizer": 0.0}
+        self.forward_seconds = 0.0
 
     def start_workers(self, wanted: int | str) -> tuple[int, str]:
         """Their number and kind. Last of all: they see what is there when they start."""
@@ -86,6 +87,23 @@ class Learner:
             total += self.model.gradients.flat
         np.divide(total, parts, out=self.model.gradients.flat)
         return sum(losses) / parts, grad_norm(self.model.gradients)
+
+    def time_forward(self, ids: Array, targets: Array) -> None:
+        """Measures how much of "model" is forward, on one step's batches; changes nothing."""
+        rows = slice(0, self._config.batch_size)
+        times = []
+        for _ in range(3):  # the first one makes room
+            started = time.perf_counter()
+            self.model.loss(ids[rows], targets[rows])
+            times.append(time.perf_counter() - started)
+        self.forward_seconds = min(times) * self._config.grad_accum
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """Seconds of the last update's forward and backward pass and of the optimiser."""
+        model, optimizer = self.seconds["model"], self.seconds["optimizer"]
+        forward = min(self.forward_seconds, model)
+        return {"forward": forward, "backward": model - forward, "optimizer": optimizer}
 
     def update(self, step: int, *, rate: float, norm: float) -> None:
         """Update number `step` with the gradients at hand, whose norm is `norm`."""

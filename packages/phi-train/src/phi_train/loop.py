@@ -262,6 +262,8 @@ class _Run:
         self.progress.start(
             first_step=self.step, total_steps=self.budget.steps, share=self._share()
         )
+        if not self._is_over():
+            self.learner.time_forward(*self.batches(self.step))
         self.watch.start()
         with StopRequest() as stop:
             while not (self._is_over() or stop.requested):
@@ -311,7 +313,7 @@ class _Run:
         watch = self.learner.watch() if self._is_due(self.config.groups_every) else None
         self.learner.update(self.step, rate=rate, norm=norm)
         tokens = self.config.tokens_per_step
-        parts = {"data": data_seconds, **self.learner.seconds}
+        measured = {"data": data_seconds, **self.learner.seconds}
         self.metrics.write(
             step=self.step,
             loss=loss,
@@ -319,10 +321,11 @@ class _Run:
             grad_norm=norm,
             tokens=self.step * tokens,
             seconds=round(time.perf_counter() - started, 6),
-            **{part: round(seconds, 6) for part, seconds in parts.items()},
+            **{part: round(seconds, 6) for part, seconds in measured.items()},
         )
         if watch is not None:
             self.metrics.write(step=self.step, groups=watch.measured())
+        parts = {"data": data_seconds, **self.learner.parts}
         self.progress.step(self.step, loss=loss, tokens=tokens, share=self._share(), parts=parts)
 
     def _what_diverged(self, loss: float) -> str:
