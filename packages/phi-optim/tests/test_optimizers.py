@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
+import os
+
 import numpy as np
 import pytest
 
@@ -277,3 +280,52 @@ def test_mistakes_in_names():
 def test_betas_of_an_optimiser_with_one_decay():
     assert make_optimizer("sgd", {"w": np.ones(2)}, betas=(0.8, 0.9)).momentum == 0.8
     assert make_optimizer("sgd", {"w": np.ones(2)}, betas=(0.8, 0.9), momentum=0.5).momentum == 0.5
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3.12 counts BLAS's threads
+def test_a_forked_worker_sees_the_view_and_the_state_that_was_loaded():
+    """What is decided after the fork must reach it: here a view, a state and the rates in it."""
+
+    def shared(size, dtype):
+        n_bytes = max(1, size * np.dtype(dtype).itemsize)
+        return np.frombuffer(mmap.mmap(-1, n_bytes), dtype, count=size)
+
+    gradients = {"w": np.ones(8)}
+    other = make_optimizer("schedule-free", {"w": np.zeros(8)})
+    values = {"w": shared(8, np.float64)}
+    optimizer = make_optimizer("schedule-free", values, allocate=shared)
+
+    def child_updates():
+        """Whether a child, forked before what follows, could make update number 3."""
+        command_out, command_in = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.read(command_out, 1)
+            try:
+                optimizer.update(gradients, step=3, learning_rate=0.1)
+            except StateError:
+                os._exit(1)
+            os._exit(0)
+
+        def go():
+            os.write(command_in, b"x")
+            os.close(command_in)
+            os.close(command_out)
+            return os.waitpid(pid, 0)[1] == 0
+
+        return go
+
+    go = child_updates()
+    optimizer.eval()
+    assert not go()
+    optimizer.train()
+    go = child_updates()
+    other.step(gradients, learning_rate=0.1)
+    other.step(gradients, learning_rate=0.2)
+    optimizer.load_state({name: array.copy() for name, array in other.state().items()})
+    assert go()
+    expected = make_optimizer("schedule-free", twin := {"w": np.zeros(8)})
+    for rate in (0.1, 0.2, 0.1):
+        expected.step(gradients, learning_rate=rate)
+    assert twin["w"].tobytes() == values["w"].tobytes()

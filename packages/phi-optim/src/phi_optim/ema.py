@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from phi_optim.checks import check_range
 from phi_optim.errors import StateError
-from phi_optim.memory import aligned_zeros
+from phi_optim.memory import aligned_empty, aligned_zeros
 from phi_optim.segments import (
     BLOCK,
     Allocator,
@@ -87,11 +87,11 @@ class Ema:
             raise StateError("the parameters hold the average: call swap() before the next update")
         d = self.decay
         weight = (1 - d) / (1 - d**step) if self.bias_correction else 1 - d
-        scratch = np.empty(BLOCK, np.float64)
         for segment in share_of(self._segments, share, shares):
             p, a = self._values[segment.buffer], self._average[segment.buffer]
+            scratch = aligned_empty((BLOCK,), p.dtype)
             for block in blocks(segment.start, segment.end):
-                s = scratch.view(p.dtype)[: block.stop - block.start]
+                s = scratch[: block.stop - block.start]
                 np.subtract(p[block], a[block], out=s)
                 np.multiply(s, weight, out=s)
                 np.add(a[block], s, out=a[block])

@@ -80,8 +80,8 @@ class ScheduleFreeAdamW(FlatOptimizer):
         # (largest rate, sum of its squares) after an even and after an odd number of updates:
         # workers read one row and all write the same numbers to the other
         self._rates = allocate(4, np.float64).reshape(2, 2)
-        self._training: dict[str, Array] = {}  # copies of y; used while _evaluating
-        self._evaluating = False
+        self._training: dict[str, Array] = {}  # copies of y; used while x is in view
+        self._view = allocate(1, np.float64)  # 1 while x is; workers look at it too
 
     def update(
         self,
@@ -165,7 +165,7 @@ class ScheduleFreeAdamW(FlatOptimizer):
         """The parameters become x; y is put aside. Nothing happens the second time."""
         if self._evaluating:
             return
-        self._evaluating = True
+        self._view[0] = 1
         for name, y in self._values.items():
             kept = self._training.setdefault(name, np.empty_like(y))
             kept[...] = y
@@ -175,7 +175,7 @@ class ScheduleFreeAdamW(FlatOptimizer):
     def train(self) -> None:
         """The parameters become y again, to the last bit."""
         if self._evaluating:
-            self._evaluating = False
+            self._view[0] = 0
             for name, y in self._values.items():
                 y[...] = self._training[name]
 
@@ -189,6 +189,10 @@ class ScheduleFreeAdamW(FlatOptimizer):
         """Takes over what state() gave; the parameters then hold the training view."""
         super().load_state(state)
         self.train()
+
+    @property
+    def _evaluating(self) -> bool:
+        return bool(self._view[0])
 
     def _must_train(self) -> None:
         if self._evaluating:
