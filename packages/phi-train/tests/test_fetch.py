@@ -117,8 +117,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server():
+def server(monkeypatch):
     """(plan, address of the file)"""
+    monkeypatch.setenv("no_proxy", "*")
     plan = Plan()
     handler = type("Planned", (Handler,), {"plan": plan})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:

@@ -255,6 +255,10 @@ def test_damage_is_told_and_mended(tmp_path, corpus, name, damage):
     [
         ("{", "manifest.json is damaged: it is no manifest"),
         ("[]", "manifest.json is damaged: it is no manifest"),
+        (
+            '{"format": "phi-tokens", "version": 1, "sides": {"train": 0, "valid": 0}}',
+            r"manifest.json is damaged: it is no manifest \(KeyError\('files'\)\)",
+        ),
         ('{"format": "x", "version": 1, "sides": {}}', "is not a manifest of phi-tokens"),
         (
             '{"format": "phi-tokens", "version": 9, "sides": {"train": 0, "valid": 0}}',

@@ -72,6 +72,13 @@ def open_prepared(path: str | os.PathLike[str], *, verify: bool = False) -> Prep
     """
     folder = Path(path)
     manifest = read_manifest(folder)
+    try:
+        return _open(folder, manifest, verify=verify)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(_damaged(folder / MANIFEST, f"it is no manifest ({error!r})")) from error
+
+
+def _open(folder: Path, manifest: dict[str, Any], *, verify: bool) -> PreparedData:
     for name, facts in manifest["files"].items():
         _check_file(folder / name, facts, verify=verify)
     tokenizer_bytes = (folder / TOKENIZER).read_bytes()
