@@ -49,9 +49,8 @@ def channel_mix_backward(
     dx = rows(ws.dx)
     np.multiply(kept.root, kept.root, out=ws.hidden)
     np.matmul(dx.T, rows(ws.hidden), out=g[f"{layer}.channel_mix.value"])
-    np.matmul(dx, p[f"{layer}.channel_mix.value"], out=rows(ws.dhidden))
+    np.matmul(dx, 2 * p[f"{layer}.channel_mix.value"], out=rows(ws.dhidden))  # (p^2)' = 2 p
     ws.dhidden *= kept.root
-    ws.dhidden *= 2
     np.matmul(rows(ws.dhidden).T, rows(kept.channel_mixed), out=g[f"{layer}.channel_mix.key"])
     np.matmul(rows(ws.dhidden), p[f"{layer}.channel_mix.key"], out=rows(ws.dh))
     np.multiply(ws.dh, kept.channel_shift, out=ws.scratch)
