@@ -31,7 +31,8 @@ from phi_train.tokens import TokenStream, encode_documents
 BATCH, LENGTH, VOCABULARY = 4, 128, 1024
 WARMUP, FINAL, CLIP = 100, 0.02, 1.0
 SLICE = 16_384  # tokens of the validation stream, looked at on the way
-LOOKS = 40  # how often, in a run
+LOOK = 50  # steps between two looks; less in a short run, which has at least LOOKS
+LOOKS = 20
 
 
 def prepare(data: str, valid: str, folder: Path) -> None:
@@ -136,7 +137,7 @@ def run(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     rate, steps, seed = settings["learning_rate"], settings["steps"], settings["seed"]
     model, optimizer = start(settings["optimizer"], rate, seed, workers=1)
     batches = RandomWindows(train, batch_size=BATCH, seq_len=LENGTH, seed=seed)
-    every = max(1, steps // LOOKS)
+    every = max(1, min(LOOK, steps // LOOKS))
     curve: list[tuple[int, float]] = []
     began = time.perf_counter()
     for step in range(steps):
