@@ -202,7 +202,8 @@ def report(journal: Journal, options: argparse.Namespace) -> str:
         "validation text, mean and 95 % interval (Student's t) over the seeds; the learning rate "
         f"swept with seed {SEEDS[0]}, the schedule the one that each is meant for. Held-out "
         f"n-grams: {whole}. A level is reached at the first look (every 25 of 500 steps, "
-        f"every 50 of 2000) at which the loss on the first 16,384 tokens is below the n-gram's there ({on_slice}); "
+        "every 50 of 2000) at which the loss on the first 16,384 tokens is below the n-gram's "
+        f"there ({on_slice}); "
         "seconds are steps times the median time of a step on two workers, all optimisers in "
         "turns.",
         "",
