@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +25,24 @@ from phi_model import Checkpoint, load_checkpoint, save_checkpoint
 from phi_train.batches import make_batches
 from phi_train.beginning import adopt, first_model, resumed_model
 from phi_train.budget import Budget, Stopwatch, rate_factor
-from phi_train.checkpoints import newest_sound
 from phi_train.config import TrainConfig
 from phi_train.corpus import BUILTIN, STORIES, stories_for
 from phi_train.environment import arithmetic, changes, environment
-from phi_train.errors import ConfigError, Diverged, RunError
-from phi_train.evaluate import Evaluation, evaluate
+from phi_train.errors import Diverged, RunError
+from phi_train.evaluate import evaluate
 from phi_train.guard import Guard, Limits, reader
 from phi_train.interrupt import StopRequest
 from phi_train.learner import Learner
 from phi_train.lock import RunLock
 from phi_train.ngram import baselines
+from phi_train.opening import (
+    checkpoint_to_resume,
+    finished_before,
+    is_out_of_patience,
+    open_folder,
+)
 from phi_train.progress import Progress, Quiet
+from phi_train.result import TrainResult
 from phi_train.run_data import open_run_data
 from phi_train.run_folder import MetricsLog, RunFolder
 from phi_train.samples import Sampler
@@ -47,17 +53,6 @@ __all__ = ["TrainResult", "train"]
 Array = NDArray[Any]
 
 COUNTED_TOKENS = 20_000_000  # for the n-gram baselines, from the start: counts take memory
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a run came to."""
-
-    folder: RunFolder
-    step: int
-    finished: bool  # False when it was stopped and can be resumed
-    evaluation: Evaluation | None  # of the last weights, on the whole validation stream
-    baselines: dict[str, float] = field(default_factory=dict)  # nats a token
 
 
 def train(
@@ -75,7 +70,7 @@ def train(
     files cannot be written: what was saved before stays as it was.
     """
     progress = progress or Quiet()
-    folder = _folder(config, resume=resume)
+    folder = open_folder(config, resume=resume)
     if guard is None and config.guard:
         limits = Limits(
             battery=config.guard_battery,
@@ -88,8 +83,11 @@ def train(
     if folder.path.is_dir():
         lock.acquire()
     try:
-        checkpoint = _checkpoint(folder, progress) if resume else None
-        if checkpoint is not None and (done := _finished(config, folder, checkpoint)) is not None:
+        checkpoint = checkpoint_to_resume(folder, progress) if resume else None
+        if (
+            checkpoint is not None
+            and (done := finished_before(config, folder, checkpoint)) is not None
+        ):
             progress.say(f"{folder.path} is finished: all of its {done.step} steps are made")
             return done
         with np.errstate(all="ignore"):  # the loop itself looks for what is not finite
@@ -100,48 +98,6 @@ def train(
                 run.close()
     finally:
         lock.release()
-
-
-def _folder(config: TrainConfig, *, resume: bool) -> RunFolder:
-    if resume and not config.out:
-        raise ConfigError("--resume needs the run's folder: name it with --out")
-    folder = RunFolder(config.out) if config.out else RunFolder.unused(config.preset)
-    if not resume:
-        folder.must_be_unused()
-    return folder
-
-
-def _checkpoint(folder: RunFolder, progress: Progress) -> Checkpoint | None:
-    """The one to go on from; none in a run that was stopped before its first, or not begun."""
-    found = newest_sound(folder)
-    for complaint in found.damaged:
-        progress.say(f"warning: {complaint}")
-    if found.damaged and found.checkpoint is not None:
-        progress.say(f"going on from {found.checkpoint.path} instead")
-    return found.checkpoint
-
-
-def _finished(config: TrainConfig, folder: RunFolder, checkpoint: Checkpoint) -> TrainResult | None:
-    """What a finished run came to, if these settings ask for no more than it has done."""
-    line = folder.final_line()
-    if line is None or line.get("step") != checkpoint.step:
-        return None
-    if config.init_from:
-        config = adopt(config, checkpoint)
-    if checkpoint.config != config.model_config(checkpoint.config.vocab_size):
-        return None
-    saved = checkpoint.metadata
-    budget = Budget(config.total_steps(checkpoint.config), config.seconds)
-    used_up = budget.is_used_up(checkpoint.step, float(saved.get("elapsed", 0.0)))
-    if not used_up and not _out_of_patience(config, int(saved.get("since_best", 0))):
-        return None
-    return TrainResult(
-        folder, checkpoint.step, True, Evaluation.from_final(line), line.get("baselines", {})
-    )
-
-
-def _out_of_patience(config: TrainConfig, since_best: int) -> bool:
-    return 0 < config.patience <= since_best
 
 
 class _Run:
@@ -282,7 +238,7 @@ class _Run:
     def _is_over(self) -> bool:
         if self.budget.is_used_up(self.step, self.watch.elapsed):
             return True
-        return _out_of_patience(self.config, self.since_best)
+        return is_out_of_patience(self.config, self.since_best)
 
     def _is_due(self, every: int) -> bool:
         return every > 0 and self.step % every == 0
