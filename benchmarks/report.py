@@ -47,9 +47,13 @@ def _cpu() -> str:
 
 
 def in_turns(
-    peers: dict[str, Callable[[], object]], *, rounds: int, warm: int = 2
+    peers: dict[str, Callable[[], object]], *, rounds: int, warm: int = 2, lead: int = 0
 ) -> dict[str, list[float]]:
-    """Seconds of each call, the peers taking turns in every round, in a rotating order."""
+    """Seconds of each call, the peers taking turns in every round, in a rotating order.
+
+    lead: untimed calls before each timed one, as in a loop that does nothing else: the caches
+    are then the peer's own, and the threads of the peer before have gone to sleep.
+    """
     for _ in range(warm):
         for call in peers.values():
             call()
@@ -57,6 +61,8 @@ def in_turns(
     names = list(peers)
     for turn in range(rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            for _ in range(lead):
+                peers[name]()
             start = time.perf_counter()
             peers[name]()
             seconds[name].append(time.perf_counter() - start)
