@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from phi_model import GPT, ConfigError, ModelConfig, build_model, check_gradients
+from phi_model import (
+    GPT,
+    RWKV7,
+    ConfigError,
+    ModelConfig,
+    NotFiniteError,
+    build_model,
+    check_gradients,
+)
 from phi_model.reference import ReferenceGPT
 
 Array = NDArray[Any]
@@ -496,3 +504,33 @@ def test_ids_outside_the_vocabulary_are_refused_by_every_pass() -> None:
 def test_a_dtype_it_cannot_compute_in_is_refused(dtype: type) -> None:
     with pytest.raises(ConfigError, match="a model computes in float32 or float64"):
         GPT(standard(), dtype=dtype)
+
+
+@pytest.mark.parametrize("preset", ["gpt-1k", "rwkv7-100k"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_gradient_that_is_no_number_is_named(preset: str, bad: float) -> None:
+    """By its parameter and by the step."""
+    model = build_model(ModelConfig.preset(preset, vocab_size=50))
+    ids = np.array([[1, 2, 3, 4]])
+    model.loss_and_grad(ids, ids)
+    model.parameters["final_norm.gain"][2] = bad
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(NotFiniteError, match=r"the gradient of \S+ holds .* at step 2 "),
+    ):
+        model.loss_and_grad(ids, ids)
+
+
+def test_the_parameter_at_fault_is_the_one_named() -> None:
+    model = build_model(ModelConfig.preset("gpt-1k", vocab_size=50))
+    ids = np.array([[1, 2, 3, 4]])
+    model.loss_and_grad(ids, ids)
+    model.gradients["layers.0.mlp.down"][3, 1] = np.inf
+    with pytest.raises(NotFiniteError, match=r"layers\.0\.mlp\.down"):
+        model._name_what_is_not_finite()
+
+
+@pytest.mark.parametrize(("kind", "preset"), [(GPT, "rwkv7-100k"), (RWKV7, "gpt-1k")])
+def test_a_config_of_another_kind_is_refused(kind: type, preset: str) -> None:
+    with pytest.raises(ConfigError, match="build_model"):
+        kind(ModelConfig.preset(preset))

@@ -70,7 +70,7 @@ def test_memory_is_what_the_tables_hold(training: bool, length: int) -> None:
         model.loss_and_grad(ids, ids)
     else:
         model.loss(ids, ids)
-    (arena,) = model._arenas.values()
+    (arena,) = model._workspaces.values()
     assert use.activations == arena.nbytes - arena.state.nbytes
     assert use.parameters == model.parameters.flat.nbytes
     assert config.memory(4, 64, workers=2).gradients == 2 * use.parameters

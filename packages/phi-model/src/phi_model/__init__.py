@@ -17,6 +17,7 @@ from phi_model.errors import (
 )
 from phi_model.gpt import GPT
 from phi_model.gradcheck import GradientCheck, check_gradients
+from phi_model.language_model import LanguageModel
 from phi_model.memory import shared_zeros
 from phi_model.rwkv7 import RWKV7, RWKV7State
 
@@ -28,6 +29,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "GradientCheck",
+    "LanguageModel",
     "ModelConfig",
     "NotFiniteError",
     "PhiModelError",

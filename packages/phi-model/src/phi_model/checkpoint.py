@@ -35,7 +35,7 @@ from phi_model.build import build_model, parameter_shapes
 from phi_model.config import ModelConfig
 from phi_model.errors import CheckpointError, ConfigError
 from phi_model.files import atomic_write
-from phi_model.gpt import GPT
+from phi_model.language_model import LanguageModel
 from phi_model.memory import ALIGNMENT
 
 __all__ = ["FORMAT_VERSION", "Checkpoint", "load_checkpoint", "save_checkpoint"]
@@ -73,11 +73,11 @@ class Checkpoint:
         }
 
     @cached_property
-    def model(self) -> GPT:
+    def model(self) -> LanguageModel:
         """The model in float32, built at the first use."""
         return self.build()
 
-    def build(self, *, dtype: DTypeLike = np.float32) -> GPT:
+    def build(self, *, dtype: DTypeLike = np.float32) -> LanguageModel:
         """A new model with these parameters in `dtype`."""
         model = build_model(self.config, dtype=dtype)
         model.parameters.assign(self.parameters)
@@ -86,7 +86,7 @@ class Checkpoint:
 
 def save_checkpoint(
     path: str | os.PathLike[str],
-    model: GPT,
+    model: LanguageModel,
     *,
     step: int = 0,
     tokenizer: bytes | None = None,

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from phi_model.build import build_model
-from phi_model.gpt import GPT
+from phi_model.language_model import LanguageModel
 
 __all__ = ["TOLERANCE", "GradientCheck", "check_gradients"]
 
@@ -53,7 +53,7 @@ class GradientCheck:
 
 
 def check_gradients(
-    model: GPT,
+    model: LanguageModel,
     *,
     ids: ArrayLike | None = None,
     targets: ArrayLike | None = None,

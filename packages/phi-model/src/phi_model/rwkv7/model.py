@@ -19,27 +19,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from phi_model.batch import SharedBatch, as_ids, token_factors
+from phi_model.batch import as_ids, token_factors
 from phi_model.config import ModelConfig
-from phi_model.errors import ConfigError
-from phi_model.gpt import GPT
-from phi_model.memory import shared_zeros
-from phi_model.parameters import FlatTable
+from phi_model.language_model import LanguageModel
 from phi_model.rwkv7.initialise import initialise_rwkv7
 from phi_model.rwkv7.parameters import rwkv7_parameter_shapes
 from phi_model.rwkv7.passes import backward, forward, token_losses
 from phi_model.rwkv7.state import RWKV7State
 from phi_model.rwkv7.stream import SharedStream, as_reset
 from phi_model.rwkv7.workspace import Workspace
-from phi_model.team import InlineTeam, Job, Team, make_team
+from phi_model.team import make_team
 
 __all__ = ["RWKV7"]
 
 Array = NDArray[Any]
 
 
-class RWKV7(GPT):
-    """Parameters, gradients and the passes over them; workers, loss and norm are those of GPT.
+class RWKV7(LanguageModel):
+    """The model that ModelConfig of kind "rwkv7" describes; see LanguageModel.
 
     Every pass takes a `state` [B rows] where the texts left off, and leaves it where they now
     end; without one each row starts from nothing. `reset` [B, T], True where a token starts a
@@ -47,27 +44,13 @@ class RWKV7(GPT):
     in (truncated back-propagation through time).
     """
 
+    kind = "rwkv7"
+
     def __init__(
         self, config: ModelConfig, *, seed: int = 0, dtype: DTypeLike = np.float32
     ) -> None:
-        if config.kind != "rwkv7":
-            raise ConfigError(f"the config is of a {config.kind}; build_model finds the right one")
-        self.config = config
-        self.dtype = np.dtype(dtype)
-        if self.dtype not in (np.float32, np.float64):
-            raise ConfigError(f"dtype is {self.dtype}; a model computes in float32 or float64")
-        shapes = rwkv7_parameter_shapes(config)
-        self.parameters = FlatTable(shapes, dtype=self.dtype, allocate=shared_zeros)
-        initialise_rwkv7(self.parameters, config, seed=seed)
-        self._worker_gradients: list[FlatTable] = []
-        self._square_sums = np.zeros(1)
-        self._arenas: dict[tuple[int, bool], Workspace] = {}
-        self._workspaces = {}
-        self._batch = SharedBatch(0, self.dtype)
+        super().__init__(config, seed=seed, dtype=dtype)
         self._stream = SharedStream(config, 0, 0, self.dtype)
-        self._extra_jobs: dict[str, Job] = {}
-        self._size, self._runner = 1, "inline"
-        self._team: Team = InlineTeam(1, self._jobs)
 
     def loss(
         self,
@@ -103,7 +86,7 @@ class RWKV7(GPT):
     def logits(self, ids: ArrayLike, *, state: RWKV7State | None = None) -> Array:
         """Logits [B, T, V] for ids [B, T], a copy."""
         ids = as_ids("ids", ids, self.config.vocab_size)
-        ws = self._arena(0, *ids.shape, keep=False)
+        ws: Workspace = self._workspace(0, *ids.shape, keep=False)
         start = RWKV7State.zeros(self.config, batch=len(ids)) if state is None else state
         start.check(self.config, len(ids))
         for name, array in ws.state.arrays.items():
@@ -128,7 +111,8 @@ class RWKV7(GPT):
         ids, targets: whole numbers [B, T]. weights [B, T], any real numbers:
         loss = sum(weights * losses) / (number of weights that are not 0), so a mask of zeros
         and ones gives the mean over the ones, and the gradient is linear in the weights.
-        Raises ConfigError for a batch that does not fit, WorkerError when a worker dies.
+        Raises ConfigError for a batch that does not fit, NotFiniteError for a gradient that is
+        NaN or infinite, WorkerError when a worker dies.
         """
         ids, targets = self._checked(ids, targets)
         factors = token_factors(ids.shape, weights)
@@ -136,40 +120,44 @@ class RWKV7(GPT):
         self._need_gradients()
         self._lay_out(ids, targets, factors)
         self._team.run("backward", *ids.shape, carried)
-        self._team.run("reduce", ids.shape[0])
+        self._finish_gradients(ids.shape[0])
         if state is not None:
             self._stream.take(state, ids.shape[1])
         losses = self._batch.rows(0, *ids.shape)[3]
         return float(np.vdot(losses.astype(np.float64), factors))
 
-    def stop_workers(self) -> None:
-        """Back to one worker; does nothing when there is only one."""
-        super().stop_workers()
-        self._arenas = {key: ws for key, ws in self._arenas.items() if key[0] == 0}
+    # what LanguageModel asks for
 
-    # jobs: what each worker does with its rows
+    def _parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        return rwkv7_parameter_shapes(self.config)
 
-    def _losses(self, member: int, batch: float, length: float, carried: float = 0) -> None:
+    def _initialise(self, seed: int) -> None:
+        initialise_rwkv7(self.parameters, self.config, seed=seed)
+
+    def _new_workspace(self, batch: int, length: int, *, keep: bool) -> Workspace:
+        return Workspace(self.config, batch, length, dtype=self.dtype, keep=keep)
+
+    def _losses(self, member: int, batch: float, length: float, *numbers: float) -> None:
         first, end = self._share(member, batch)
         if first == end:
             return
         ids, targets, _, losses = self._batch.rows(first, end, int(length))
-        ws = self._arena(member, *ids.shape, keep=False)
-        self._forward(ws, ids, first, carried)
+        ws: Workspace = self._workspace(member, *ids.shape, keep=False)
+        self._forward(ws, ids, first, *numbers)
         losses[...] = token_losses(ws, targets).reshape(ids.shape)
 
-    def _backward(self, member: int, batch: float, length: float, carried: float = 0) -> None:
+    def _backward(self, member: int, batch: float, length: float, *numbers: float) -> None:
         first, end = self._share(member, batch)
         if first == end:
             return
         ids, targets, factors, losses = self._batch.rows(first, end, int(length))
-        ws = self._arena(member, *ids.shape, keep=True)
-        reset = self._forward(ws, ids, first, carried)
+        ws: Workspace = self._workspace(member, *ids.shape, keep=True)
+        reset = self._forward(ws, ids, first, *numbers)
         losses[...] = token_losses(ws, targets).reshape(ids.shape)
         gradients = self._worker_gradients[member]
         backward(ws, self.parameters, gradients, ids, targets, factors, reset)
 
-    def _forward(self, ws: Workspace, ids: Array, first: int, carried: float) -> Array | None:
+    def _forward(self, ws: Workspace, ids: Array, first: int, carried: float = 0) -> Array | None:
         """The pass from the state of these rows, or from nothing; returns their borders."""
         if carried:
             reset = self._stream.enter(ws.state, first, ws.length)
@@ -200,12 +188,3 @@ class RWKV7(GPT):
             self._team = make_team(self._runner, self._size, self._jobs)
         self._stream.put(state, borders)
         return 1.0
-
-    def _arena(self, member: int, batch: int, length: int, *, keep: bool) -> Workspace:
-        """A worker's memory for training or for everything else, renewed when shapes change."""
-        ws = self._arenas.get((member, keep))
-        if ws is None or (ws.batch, ws.length) != (batch, length):
-            self._arenas.pop((member, keep), None)
-            ws = Workspace(self.config, batch, length, dtype=self.dtype, keep=keep)
-            self._arenas[member, keep] = ws
-        return ws
