@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from phi_model import GPT, shared_zeros
+from phi_model import GPT, NotFiniteError, shared_zeros
 from phi_optim import Ema, clip_scale, grad_norm, make_optimizer
 from phi_train.config import TrainConfig, default_learning_rate
 from phi_train.evaluate import TOKENS_AT_ONCE
@@ -70,7 +70,10 @@ class Learner:
     def loss_and_grad(self, ids: Array, targets: Array) -> tuple[float, float]:
         """The mean loss of a step's batches, its gradient in model.gradients; its norm."""
         started = time.perf_counter()
-        result = self._accumulate(ids, targets)
+        try:
+            result = self._accumulate(ids, targets)
+        except NotFiniteError:  # the caller knows more of the run, and says so
+            result = math.nan, math.nan
         self.seconds["model"] = time.perf_counter() - started
         return result
 
