@@ -10,6 +10,8 @@ to gpt-9m needs 1 GB.
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
 import sys
 from dataclasses import dataclass
 
@@ -40,25 +42,28 @@ class Row:
     megabytes: float
 
 
-def microseconds(shape: tuple[int, ...], rounds: int) -> float:
-    """Of one token of one step."""
+def measured(shape: tuple[int, ...], rounds: int) -> tuple[float, float]:
+    """Microseconds of one token of one step, and MB of both workers, in a process of its own."""
+    command = [sys.executable, __file__, "--rounds", str(rounds), "--shape"]
+    command.append(",".join(map(str, shape)))
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    microseconds, megabytes = json.loads(output)
+    return microseconds, megabytes
+
+
+def measure(shape: tuple[int, ...], rounds: int) -> tuple[float, float]:
+    """The same, in this process."""
     ours = OurStep(shape)
     seconds = medians(in_turns({"ours": ours.step}, rounds=rounds, warm=2))["ours"]
-    ours.model.stop_workers()
-    return seconds / (shape[3] * shape[4]) * 1e6
+    megabytes = sum(proportional_size(pid) for pid in ours.processes())
+    return seconds / (shape[3] * shape[4]) * 1e6, megabytes
 
 
 def preset_row(name: str, rounds: int) -> Row:
     """One preset at every length."""
-    figures, megabytes = [], 0.0
-    for length in LENGTHS:
-        shape = (*PRESETS[name], TOKENS // length, length)
-        ours = OurStep(shape)
-        seconds = medians(in_turns({"ours": ours.step}, rounds=rounds, warm=2))["ours"]
-        figures.append(seconds / TOKENS * 1e6)
-        megabytes = max(megabytes, sum(proportional_size(pid) for pid in ours.processes()))
-        ours.model.stop_workers()
-    return Row(name, figures, megabytes)
+    figures = [measured((*PRESETS[name], TOKENS // t, t), rounds) for t in LENGTHS]
+    times, sizes = zip(*figures, strict=True)
+    return Row(name, list(times), max(sizes))
 
 
 def main() -> None:
@@ -66,11 +71,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--write", action="store_true", help="put the result into RESULTS.md")
+    parser.add_argument("--shape", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.shape:
+        print(json.dumps(measure(tuple(map(int, options.shape.split(","))), options.rounds)))
+        return
 
     rows = [preset_row(name, options.rounds) for name in PRESETS]
-    by_batch = {b: microseconds((128, 4, 4, b, 128), options.rounds) for b in (4, 8, 16, 32)}
-    by_layers = {n: microseconds((128, n, 4, 8, 128), options.rounds) for n in (2, 4, 8)}
+    by_batch = {b: measured((128, 4, 4, b, 128), 9)[0] for b in (4, 8, 16, 32)}
+    by_layers = {n: measured((128, n, 4, 8, 128), 9)[0] for n in (2, 4, 8)}
     flat = max(by_batch.values()) / min(by_batch.values())
     first, last = (by_layers[4] - by_layers[2]) / 2, (by_layers[8] - by_layers[4]) / 4
     linear = last / first
