@@ -50,7 +50,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="a text of a megabyte or more")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=300, help="of a run in a round")
+    parser.add_argument("--steps", type=int, default=300, help="of 4 x 128 tokens, in a round")
     parser.add_argument("--write", action="store_true", help="put the result into RESULTS.md")
     return parser.parse_args()
 
@@ -97,6 +97,7 @@ def measure(
             self.times.append(time.perf_counter())
 
     preset, batch, length = shape
+    steps = max(20, options.steps * 512 // (batch * length))
     figures: dict[str, list[float]] = {"run": [], "bare": []}
     for n in range(options.rounds):
         config = TrainConfig(
@@ -104,10 +105,10 @@ def measure(
             preset=preset,
             batch_size=batch,
             seq_len=length,
-            steps=options.steps,
+            steps=steps,
             out=str(folder / f"{preset}-{batch}-{n}"),
             workers="2",
-            eval_every=options.steps * 2,
+            eval_every=steps * 2,
             eval_tokens=100,
             sample_every=0,
             checkpoint_every=0,

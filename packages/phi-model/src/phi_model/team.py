@@ -139,11 +139,11 @@ class ProcessTeam:
         return _Child(member, pid, command_in, reply_out)
 
     def _serve(self, member: int, commands: int, replies: int) -> NoReturn:
-        """The child's whole life. Ctrl-C is the parent's business."""
+        """The child's whole life. Ctrl-C and the like are the parent's business."""
         code = 1
         try:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # to a whole group: the parent decides
             with _one_blas_thread():
                 while command := _read_exactly(commands, HEADER.size):
                     job, count = HEADER.unpack(command)
