@@ -18,7 +18,6 @@ from phi_model import (
     RWKV7State,
     build_model,
     check_gradients,
-    gradcheck,
     load_checkpoint,
     save_checkpoint,
 )
@@ -81,17 +80,19 @@ def random_reset(batch: int, length: int) -> Array:
 
 
 @shapes
-def test_every_parameter_by_finite_differences(
-    shape: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Smaller steps than a GPT's: the norm of a head bends sharply where its output is small."""
-    monkeypatch.setattr(gradcheck, "ELEMENT_STEP", 1e-4)
-    monkeypatch.setattr(gradcheck, "DIRECTION_STEP", 1e-4)
+def test_every_parameter_by_finite_differences(shape: dict[str, Any]) -> None:
     config = small(**shape)
     ids, targets = batch_of(config, 2, 7)
     rows = check_gradients(lively(config), ids=ids, targets=targets, elements=2)
     assert [row.name for row in rows] == list(build_model(config).parameters)
     assert all(row.ok for row in rows), [row for row in rows if not row.ok]
+
+
+def test_weight_decay_leaves_vectors_and_loras_alone() -> None:
+    model = build_model(small())
+    decaying = {name for name in model.parameters if model.decays(name)}
+    assert {"embedding", "layers.0.channel_mix.key"} <= decaying
+    assert not [name for name in decaying if name.endswith(("_down", "_up", "gain", "bias"))]
 
 
 def test_the_plain_twin_by_finite_differences_with_state_and_borders() -> None:

@@ -59,16 +59,20 @@ def check_gradients(
     targets: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     elements: int = 8,
+    step: float | None = None,
     seed: int = 0,
 ) -> list[GradientCheck]:
     """A row for each parameter of a float64 copy of `model`.
 
     ids and targets [B, T] default to random ones of shape [2, 12]; `elements` single elements
-    are tried in each parameter, for an embedding among the rows that the batch uses.
+    are tried in each parameter, for an embedding among the rows that the batch uses. step: of the
+    finite differences; None: what suits the kind of model.
     A parameter of a new model's zero-sized residual branch has a small gradient: errors are
     relative to max(|gradient element|, gradient norm / sqrt(size)).
     """
     rng = np.random.default_rng(seed)
+    step = model.difference_step if step is None else step
+    steps = (DIRECTION_STEP, ELEMENT_STEP) if step is None else (step, step)
     copy = build_model(model.config, dtype=np.float64)
     copy.parameters.assign(model.parameters)
     shape = (2, min(12, model.config.seq_len))
@@ -80,7 +84,7 @@ def check_gradients(
         return copy.loss(ids, targets, weights)
 
     return [
-        _check(name, value, copy.gradients[name].copy(), loss, elements, rng)
+        _check(name, value, copy.gradients[name].copy(), loss, elements, steps, rng)
         for name, value in copy.parameters.items()
     ]
 
@@ -91,18 +95,19 @@ def _check(
     gradient: Array,
     loss: Callable[[], float],
     elements: int,
+    steps: tuple[float, float],
     rng: np.random.Generator,
 ) -> GradientCheck:
     size = float(np.linalg.norm(gradient)) / np.sqrt(gradient.size)
     direction = rng.standard_normal(value.shape)
     direction /= np.linalg.norm(direction)
-    slope = _slope(value, direction, DIRECTION_STEP, loss)
+    slope = _slope(value, direction, steps[0], loss)
     direction_error = _relative(slope, float((gradient * direction).sum()), size)
     errors = [0.0]
     for index in _chosen(gradient, elements, rng):
         direction = np.zeros_like(value)
         direction[index] = 1
-        slope = _slope(value, direction, ELEMENT_STEP, loss)
+        slope = _slope(value, direction, steps[1], loss)
         errors.append(_relative(slope, float(gradient[index]), size))
     return GradientCheck(
         name=name,

@@ -41,6 +41,7 @@ class LanguageModel(ABC):
     """
 
     kind: str  # of ModelConfig
+    difference_step: float | None = None  # for check_gradients, where its own is too large
 
     def __init__(
         self, config: ModelConfig, *, seed: int = 0, dtype: DTypeLike = np.float32
@@ -104,6 +105,10 @@ class LanguageModel(ABC):
     @abstractmethod
     def _backward(self, member: int, batch: float, length: float, *numbers: float) -> None:
         """The job "backward": a worker's rows forward and backward, into its own gradients."""
+
+    def decays(self, name: str) -> bool:
+        """Whether weight decay acts on a parameter: on matrices, as a rule."""
+        return self.parameters[name].ndim >= 2
 
     # gradients
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from phi_model import GPT, Checkpoint, build_model
+from phi_model import Checkpoint, LanguageModel, build_model
 from phi_train.config import TrainConfig
 from phi_train.errors import ConfigError, RunError
 
@@ -33,7 +33,7 @@ def adopt(config: TrainConfig, source: Checkpoint) -> TrainConfig:
 
 def first_model(
     config: TrainConfig, vocab_size: int, source: Checkpoint | None, say: Callable[[str], None]
-) -> GPT:
+) -> LanguageModel:
     """A new model, or one with the weights of `source`."""
     model = build_model(config.model_config(vocab_size), seed=config.seed)
     shape = model.config
@@ -48,7 +48,7 @@ def first_model(
     return model
 
 
-def resumed_model(config: TrainConfig, checkpoint: Checkpoint) -> GPT:
+def resumed_model(config: TrainConfig, checkpoint: Checkpoint) -> LanguageModel:
     """The model of the checkpoint that a run goes on from; RunError when it is another shape."""
     if checkpoint.config != config.model_config(checkpoint.config.vocab_size):
         raise RunError(

@@ -18,7 +18,10 @@ from phi_train.run_folder import RunFolder
 
 __all__ = ["SOURCE_HELP", "run"]
 
-SOURCE_HELP = "builtin (phi's own stories), a .txt, .jsonl or .parquet file, or a folder of them."
+SOURCE_HELP = (
+    "builtin (phi's own stories), tinystories (after data fetch), a .txt, .jsonl or .parquet file, "
+    "a folder of them, or one that data prepare made."
+)
 TEXT, MODEL, BUDGET, LEARN, LOOK, FOLDER = (  # groups of options
     "Text",
     "Model",

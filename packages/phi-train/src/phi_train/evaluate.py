@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from phi_model import GPT
+from phi_model import LanguageModel
 from phi_train.tokens import TokenStream, windows
 
 __all__ = ["TOKENS_AT_ONCE", "Evaluation", "evaluate"]
@@ -88,7 +88,9 @@ class Evaluation:
         )
 
 
-def evaluate(model: GPT, stream: TokenStream, *, seq_len: int | None = None) -> Evaluation:
+def evaluate(
+    model: LanguageModel, stream: TokenStream, *, seq_len: int | None = None
+) -> Evaluation:
     """Measures `model` on the whole stream, windows of seq_len (the model's own by default)."""
     length = model.config.seq_len if seq_len is None else seq_len
     token_nats = -_token_log_probs(model, stream, length)
@@ -106,7 +108,7 @@ def evaluate(model: GPT, stream: TokenStream, *, seq_len: int | None = None) -> 
     )
 
 
-def _token_log_probs(model: GPT, stream: TokenStream, length: int) -> Array:
+def _token_log_probs(model: LanguageModel, stream: TokenStream, length: int) -> Array:
     """log p of each token of the stream [M] in nats, float64."""
     contexts, targets = stream.contexts, stream.ids
     batch_size = max(1, TOKENS_AT_ONCE // length)

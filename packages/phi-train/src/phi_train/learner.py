@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from phi_model import GPT, NotFiniteError, shared_zeros
+from phi_model import LanguageModel, NotFiniteError, shared_zeros
 from phi_optim import Ema, clip_scale, grad_norm, make_optimizer
 from phi_train.config import TrainConfig, default_learning_rate
 from phi_train.evaluate import TOKENS_AT_ONCE
@@ -37,13 +37,14 @@ class Learner:
     "optimizer"; forward_seconds: forward alone, as measured once by time_forward().
     """
 
-    def __init__(self, model: GPT, config: TrainConfig) -> None:
+    def __init__(self, model: LanguageModel, config: TrainConfig) -> None:
         self.model, self._config = model, config
         self.optimizer = make_optimizer(
             config.optimizer,
             model.parameters,
             weight_decay=None if config.weight_decay < 0 else config.weight_decay,
             betas=None if config.beta1 < 0 else (config.beta1, config.beta2),
+            decay=lambda name, _: model.decays(name),
             allocate=shared_zeros,
         )
         own = SWEPT.get(config.optimizer, self.optimizer.learning_rate)

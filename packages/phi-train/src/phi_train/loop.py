@@ -260,7 +260,7 @@ class _Run:
         data_seconds = time.perf_counter() - started
         loss, norm = self.learner.loss_and_grad(ids, targets)
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise Diverged(self._what_diverged(loss))
+            raise self._diverged(loss)
         factor = rate_factor(
             self.config, self.learner.schedule, self.budget, self.step, self.watch.elapsed
         )
@@ -283,6 +283,12 @@ class _Run:
             self.metrics.write(step=self.step, groups=watch.measured())
         parts = {"data": data_seconds, **self.learner.parts}
         self.progress.step(self.step, loss=loss, tokens=tokens, share=self._share(), parts=parts)
+
+    def _diverged(self, loss: float) -> Diverged:
+        """The error to raise; the log tells of it, too."""
+        error = Diverged(self._what_diverged(loss))
+        self.metrics.write(step=self.step, diverged=str(error))
+        return error
 
     def _what_diverged(self, loss: float) -> str:
         faulty = self.learner.faulty_gradient()
@@ -315,7 +321,7 @@ class _Run:
         with self.learner.evaluation_view():
             result = evaluate(self.model, part)
             if not math.isfinite(result.loss):
-                raise Diverged(self._what_diverged(result.loss))
+                raise self._diverged(result.loss)
             self.metrics.write(step=self.step, valid_loss=result.loss, valid_tokens=n)
             self.progress.say(f"step {self.step}: held-out loss {result.loss:.4f} on {n:,} tokens")
             self.evaluated_at, self.since_best = self.step, self.since_best + 1
@@ -363,7 +369,7 @@ class _Run:
         """last.phi and a numbered copy, either complete, with all that resuming needs."""
         with self._timed("saving"):
             if not self.learner.can_go_on(*self.batches(self.step)):
-                raise Diverged(self._what_diverged(math.nan))
+                raise self._diverged(math.nan)
             self.metrics.sync()
             with self.learner.evaluation_view() as state:
                 self._save(self.folder.checkpoint(self.step), state)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from phi_model import GPT
+from phi_model import LanguageModel
 from phi_optim import Optimizer, clip_scale, make_optimizer
 from phi_train.profile_clock import Clock, OpTime
 from phi_train.profile_peak import gemm_peak
@@ -63,7 +63,7 @@ class Profile:
 
 
 def profile(
-    model: GPT,
+    model: LanguageModel,
     *,
     batch_size: int = 4,
     seq_len: int | None = None,
@@ -126,7 +126,7 @@ def _timed(call: Callable[[], Any]) -> float:
 class _Step:
     """A training step as a run makes it, with one worker."""
 
-    def __init__(self, model: GPT, optimizer: Optimizer, clock: Clock, ids: Any) -> None:
+    def __init__(self, model: LanguageModel, optimizer: Optimizer, clock: Clock, ids: Any) -> None:
         self._model, self._optimizer, self._clock = model, optimizer, clock
         self._ids, self._targets = ids[:, :-1], ids[:, 1:]
         self._done = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from phi_infer import Generator
-from phi_model import GPT, Checkpoint
+from phi_model import Checkpoint, LanguageModel
 
 __all__ = ["Sampler"]
 
@@ -19,7 +19,7 @@ class Sampler:
 
     def __init__(
         self,
-        model: GPT,
+        model: LanguageModel,
         tokenizer: bytes,
         *,
         prompt: str = "",

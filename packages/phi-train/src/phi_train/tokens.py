@@ -58,7 +58,7 @@ class TokenStream:
         """CRC-32 of the ids: two streams with another one differ."""
         if self.known_checksum is not None and self.known_checksum[0] == self.ids.size:
             return self.known_checksum[1]
-        return zlib.crc32(np.ascontiguousarray(self.ids))
+        return zlib.crc32(np.ascontiguousarray(self.ids).data)
 
     def bits_per_byte(self, nats: float) -> float:
         """`nats`, the sum over the whole stream, in bits a byte of text."""

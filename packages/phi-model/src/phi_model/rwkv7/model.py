@@ -23,7 +23,7 @@ from phi_model.batch import as_ids, token_factors
 from phi_model.config import ModelConfig
 from phi_model.language_model import LanguageModel
 from phi_model.rwkv7.initialise import initialise_rwkv7
-from phi_model.rwkv7.parameters import rwkv7_parameter_shapes
+from phi_model.rwkv7.parameters import decays_weight, rwkv7_parameter_shapes
 from phi_model.rwkv7.passes import backward, forward, token_losses
 from phi_model.rwkv7.state import RWKV7State
 from phi_model.rwkv7.stream import SharedStream, as_reset
@@ -45,6 +45,7 @@ class RWKV7(LanguageModel):
     """
 
     kind = "rwkv7"
+    difference_step = 1e-4  # the norm of a head bends sharply where its output is small
 
     def __init__(
         self, config: ModelConfig, *, seed: int = 0, dtype: DTypeLike = np.float32
@@ -130,6 +131,10 @@ class RWKV7(LanguageModel):
 
     def _parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         return rwkv7_parameter_shapes(self.config)
+
+    def decays(self, name: str) -> bool:
+        """As its authors have it: matrices, but no LoRA."""
+        return decays_weight(name, self.parameters[name].ndim)
 
     def _initialise(self, seed: int) -> None:
         initialise_rwkv7(self.parameters, self.config, seed=seed)
