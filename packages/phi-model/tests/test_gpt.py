@@ -534,3 +534,17 @@ def test_the_parameter_at_fault_is_the_one_named() -> None:
 def test_a_config_of_another_kind_is_refused(kind: type, preset: str) -> None:
     with pytest.raises(ConfigError, match="build_model"):
         kind(ModelConfig.preset(preset))
+
+
+def test_a_gradient_that_is_zero_where_it_should_not_be_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def forgetful(self: GPT, *args: Any) -> float:
+        loss = honest(self, *args)
+        self.gradients["layers.0.mlp.down"][...] = 0
+        return loss
+
+    honest = GPT.loss_and_grad
+    monkeypatch.setattr(GPT, "loss_and_grad", forgetful)
+    rows = check_gradients(GPT(ModelConfig.preset("gpt-1k", vocab_size=50)))
+    assert [row.name for row in rows if not row.ok] == ["layers.0.mlp.down"]

@@ -88,6 +88,15 @@ def test_every_parameter_by_finite_differences(shape: dict[str, Any]) -> None:
     assert all(row.ok for row in rows), [row for row in rows if not row.ok]
 
 
+def test_a_gradient_that_is_zero_by_nature_is_no_mistake() -> None:
+    """A new model's values are 0, so nothing reaches its keys; one that misses is still found."""
+    model = build_model(small())
+    rows = {row.name: row for row in check_gradients(model, elements=2)}
+    zero = [row for row in rows.values() if row.gradient_norm == 0]
+    assert zero
+    assert all(row.ok for row in rows.values())
+
+
 def test_weight_decay_leaves_vectors_and_loras_alone() -> None:
     model = build_model(small())
     decaying = {name for name in model.parameters if model.decays(name)}
