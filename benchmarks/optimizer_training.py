@@ -100,7 +100,8 @@ def factor(schedule: str, step: int, steps: int) -> float:
 
 def start(optimizer: str, rate: float, seed: int, workers: int) -> tuple[GPT, Optimizer]:
     """A new model with workers, and its optimiser."""
-    model = build_model(ModelConfig.preset("gpt-1m", vocab_size=VOCABULARY), seed=seed)
+    shape = ModelConfig.preset("gpt-1m", vocab_size=VOCABULARY, seq_len=LENGTH)
+    model = build_model(shape, seed=seed)
     made = make_optimizer(optimizer, model.parameters, learning_rate=rate, allocate=shared_zeros)
 
     def update(member: int, step: float, now: float, scale: float) -> None:
