@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from phi_model import LanguageModel, NotFiniteError, shared_zeros
 from phi_optim import Ema, clip_scale, grad_norm, make_optimizer
+from phi_train.carried import CarriedState
 from phi_train.config import TrainConfig, default_learning_rate
 from phi_train.evaluate import TOKENS_AT_ONCE
 from phi_train.groups import GroupWatch
@@ -25,6 +26,7 @@ __all__ = ["Learner"]
 Array = NDArray[Any]
 
 OPTIMIZER, AVERAGE = "optimizer/", "ema/"  # prefixes of tensors in a checkpoint
+STREAM = "stream/"
 TRAINING = "training/flat"  # weights to train on, where those to evaluate are others
 AVERAGING = "schedule-free"  # the optimiser that evaluates an average of its own
 SWEPT = {"adamw": 2e-3}  # peak rates found better than the optimisers' own defaults
@@ -53,6 +55,9 @@ class Learner:
         self.ema = None
         if config.ema:
             self.ema = Ema(model.parameters, decay=config.ema, allocate=shared_zeros)
+        self.carried = None
+        if CarriedState.wanted(model, config):
+            self.carried = CarriedState(model, config)
         self.seconds = {"model": 0.0, "optimizer": 0.0}
         self.forward_seconds = 0.0
 
@@ -68,29 +73,42 @@ class Learner:
 
     # one update
 
-    def loss_and_grad(self, ids: Array, targets: Array) -> tuple[float, float]:
-        """The mean loss of a step's batches, its gradient in model.gradients; its norm."""
+    def loss_and_grad(
+        self, ids: Array, targets: Array, resets: Array | None = None
+    ) -> tuple[float, float]:
+        """The mean loss of a step's batches, its gradient in model.gradients; its norm.
+
+        resets [B, T]: where a carried state forgets; used only by a model that carries one.
+        """
         started = time.perf_counter()
         try:
-            result = self._accumulate(ids, targets)
+            result = self._accumulate(ids, targets, resets)
         except NotFiniteError:  # the caller knows more of the run, and says so
             result = math.nan, math.nan
         self.seconds["model"] = time.perf_counter() - started
         return result
 
-    def _accumulate(self, ids: Array, targets: Array) -> tuple[float, float]:
+    def _accumulate(self, ids: Array, targets: Array, resets: Array | None) -> tuple[float, float]:
         parts = self._config.grad_accum
         if parts == 1:
-            return self.model.loss_and_grad(ids, targets), self.model.gradient_norm
+            loss = self.model.loss_and_grad(ids, targets, **self._memory(0, resets))
+            return loss, self.model.gradient_norm
         losses = []
         total = np.zeros(self.model.gradients.flat.size, self.model.dtype)
-        for part_ids, part_targets in zip(
-            np.split(ids, parts), np.split(targets, parts), strict=True
-        ):
-            losses.append(self.model.loss_and_grad(part_ids, part_targets))
+        for part in range(parts):
+            rows = slice(part * self._config.batch_size, (part + 1) * self._config.batch_size)
+            forget = None if resets is None else resets[rows]
+            memory = self._memory(part, forget)
+            losses.append(self.model.loss_and_grad(ids[rows], targets[rows], **memory))
             total += self.model.gradients.flat
         np.divide(total, parts, out=self.model.gradients.flat)
         return sum(losses) / parts, grad_norm(self.model.gradients)
+
+    def _memory(self, part: int, resets: Array | None) -> dict[str, Any]:
+        """What a model that carries a state takes beside a batch."""
+        if self.carried is None:
+            return {}
+        return {"state": self.carried.part(part), "reset": resets}
 
     def time_forward(self, ids: Array, targets: Array) -> None:
         """Measures how much of "model" is forward, on one step's batches; changes nothing."""
@@ -162,6 +180,8 @@ class Learner:
         Gives the tensors that a bit-exact resume needs beside those weights.
         """
         tensors = {OPTIMIZER + name: value for name, value in self.optimizer.state().items()}
+        if self.carried is not None:
+            tensors |= {STREAM + name: value for name, value in self.carried.tensors().items()}
         if self.ema is None and self.optimizer.name != AVERAGING:
             yield tensors
             return
@@ -195,6 +215,8 @@ class Learner:
             self.model.parameters.flat[...] = tensors[TRAINING]
         self.optimizer.load_state(_named(OPTIMIZER, tensors))
         self.optimizer.steps = step
+        if self.carried is not None:
+            self.carried.restore(_named(STREAM, tensors))
         if self.ema is not None:
             self.ema.load_state(_named(AVERAGE, tensors))
 

@@ -258,7 +258,8 @@ class _Run:
         started = time.perf_counter()
         ids, targets = self.batches(self.step)
         data_seconds = time.perf_counter() - started
-        loss, norm = self.learner.loss_and_grad(ids, targets)
+        resets = None if self.learner.carried is None else self.batches.resets(self.step)
+        loss, norm = self.learner.loss_and_grad(ids, targets, resets)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise self._diverged(loss)
         factor = rate_factor(
