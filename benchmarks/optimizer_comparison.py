@@ -15,16 +15,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import statistics
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 from optimizer_training import load, prepare, run, step_times
 from report import machine, write_section
+from sweep import SEEDS, Journal, best_of, finite_or_infinite, interval, next_runs, work
 
 from phi_optim import OPTIMIZERS
 
@@ -35,10 +32,8 @@ GRIDS = {  # peak learning rates: the first sweep
     "muon": (2e-3, 4e-3, 8e-3, 1.6e-2),
     "sgd": (0.05, 0.1, 0.2, 0.4),
 }
-FURTHER = 3  # values beyond the grid at most, each twice or half the one at its edge
-SEEDS = (0, 1, 2)
+SETTINGS = ("optimizer", "learning_rate", "steps", "seed")
 LEVELS = ("bigram", "trigram")
-STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # 97.5 % quantile of t for n values
 
 Run = dict[str, Any]
 
@@ -54,13 +49,13 @@ def main() -> None:
         if not (options.data and options.valid):
             raise SystemExit("name the text to train on with --data and to measure with --valid")
         prepare(options.data, options.valid, folder)
-        journal = Journal(folder)
+        journal = Journal(folder, SETTINGS)
         if not options.time:
-            work(journal, options)
-        if options.time or (journal.times is None and not todo(journal, options)):
+            make_runs(journal, options)
+        if options.time or ("times" not in journal.notes and not todo(journal, options)):
             rates = {name: GRIDS[name][1] for name in options.optimizers}
             journal.add({"times": step_times(rates, folder, options.rounds)})
-    journal = Journal(folder)
+    journal = Journal(folder, SETTINGS)
     text = report(journal, options)
     print(text)
     if options.write:
@@ -98,95 +93,26 @@ def names(text: str) -> tuple[str, ...]:
     return chosen
 
 
-class Journal:
-    """One line of JSON for each run that was made; the last line of times counts."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self._path = folder, folder / "journal.jsonl"
-        self.runs: dict[str, Run] = {}
-        self.times: dict[str, float] | None = None
-        if self._path.exists():
-            for line in self._path.read_text(encoding="utf-8").splitlines():
-                self._take(json.loads(line))
-
-    def _take(self, entry: Run) -> None:
-        if "times" in entry:
-            self.times = entry["times"]
-        else:
-            self.runs[key(entry)] = entry
-
-    def add(self, entry: Run) -> None:
-        """Appends it, on disk when this returns."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self._take(entry)
-
-    def sweep(self, optimizer: str, steps: int) -> dict[float, float]:
-        """learning rate -> loss of the first seed; infinite where the run diverged."""
-        return {
-            r["learning_rate"]: math.inf if r["loss"] is None else r["loss"]
-            for r in self.runs.values()
-            if (r["optimizer"], r["steps"], r["seed"]) == (optimizer, steps, SEEDS[0])
-        }
-
-
-def key(entry: Run) -> str:
-    """What identifies a run."""
-    return json.dumps([entry[k] for k in ("optimizer", "learning_rate", "steps", "seed")])
-
-
 def todo(journal: Journal, options: argparse.Namespace) -> list[Run]:
     """The runs that can be made now: the sweep of each optimiser, then its further seeds."""
     wanted = [
         {"optimizer": name, "learning_rate": rate, "steps": steps, "seed": seed}
         for steps in options.steps
         for name in options.optimizers
-        for rate, seed in next_runs(name, journal.sweep(name, steps))
+        for rate, seed in next_runs(GRIDS[name], journal.losses(optimizer=name, steps=steps))
     ]
-    return [entry for entry in wanted if key(entry) not in journal.runs]
+    return journal.missing(wanted)
 
 
-def next_runs(name: str, sweep: dict[float, float]) -> list[tuple[float, int]]:
-    """(learning rate, seed) to be run, given the losses of the first seed so far."""
-    if missing := [rate for rate in GRIDS[name] if rate not in sweep]:
-        return [(rate, SEEDS[0]) for rate in missing]
-    best = min(sweep, key=lambda rate: sweep[rate])
-    beyond = {min(sweep): min(sweep) / 2, max(sweep): max(sweep) * 2}.get(best)
-    if beyond and math.isfinite(sweep[best]) and len(sweep) < len(GRIDS[name]) + FURTHER:
-        return [(beyond, SEEDS[0])]
-    return [(best, seed) for seed in SEEDS]
-
-
-def work(journal: Journal, options: argparse.Namespace) -> None:
-    """Makes runs, `jobs` at a time, until none is left or the time is over."""
-    end = time.monotonic() + options.minutes * 60
-    running: dict[str, subprocess.Popen[str]] = {}
-    while True:
-        waiting = [entry for entry in todo(journal, options) if key(entry) not in running]
-        if waiting and len(running) < options.jobs and time.monotonic() < end:
-            running[key(waiting[0])] = begin(waiting[0], journal.folder)
-            continue
-        if not running:
-            return
-        name = next((name for name, process in running.items() if process.poll() is not None), None)
-        if name is None:
-            time.sleep(0.2)
-            continue
-        process = running.pop(name)
-        output = process.communicate()[0]
-        if process.returncode:
-            raise SystemExit(f"the run {name} has failed")
-        journal.add(json.loads(output.splitlines()[-1]))
-        print(f"{name}: {journal.runs[name]['loss']}", file=sys.stderr, flush=True)
-
-
-def begin(entry: Run, folder: Path) -> subprocess.Popen[str]:
-    """The run in a process of its own, on one thread."""
-    command = [sys.executable, __file__, "--one", json.dumps(entry), "--work", str(folder)]
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+def make_runs(journal: Journal, options: argparse.Namespace) -> None:
+    """Makes those runs, each in a process of its own."""
+    work(
+        journal,
+        lambda: todo(journal, options),
+        lambda entry: [__file__, "--one", json.dumps(entry), "--work", str(journal.folder)],
+        jobs=options.jobs,
+        minutes=options.minutes,
+    )
 
 
 def report(journal: Journal, options: argparse.Namespace) -> str:
@@ -224,17 +150,13 @@ def report(journal: Journal, options: argparse.Namespace) -> str:
 
 def row(name: str, steps: int, journal: Journal, levels: dict[str, float]) -> str:
     """One line of the table."""
-    sweep = journal.sweep(name, steps)
+    sweep = journal.losses(optimizer=name, steps=steps)
     if not sweep:
         return f"| {name} |" + " - |" * 10
-    best = min(sweep, key=lambda rate: sweep[rate])
-    runs = [
-        r
-        for r in journal.runs.values()
-        if (r["optimizer"], r["steps"], r["learning_rate"]) == (name, steps, best)
-    ]
-    losses = [math.inf if r["loss"] is None else r["loss"] for r in runs]
-    seconds = journal.times[name] if journal.times and name in journal.times else None
+    best = best_of(sweep)
+    runs = journal.matching(optimizer=name, steps=steps, learning_rate=best)
+    losses = [finite_or_infinite(r["loss"]) for r in runs]
+    seconds = journal.notes.get("times", {}).get(name)
     cells = [name, f"{best:g}", interval(losses), str(len(losses))]
     cells += [f"{seconds * 1e3:.1f}", f"{seconds * steps:.1f}"] if seconds else ["-", "-"]
     for level in LEVELS:
@@ -251,15 +173,6 @@ def row(name: str, steps: int, journal: Journal, levels: dict[str, float]) -> st
 def crossing(entry: Run, level: float) -> int | None:
     """The first step that was looked at with a loss below `level`."""
     return next((step for step, loss in entry["curve"] if loss < level), None)
-
-
-def interval(losses: list[float]) -> str:
-    """Mean and half the width of its 95 % interval."""
-    mean = statistics.mean(losses)
-    if len(losses) < 2 or not math.isfinite(mean):
-        return f"{mean:.3f}"
-    half = STUDENT[len(losses)] * statistics.stdev(losses) / len(losses) ** 0.5
-    return f"{mean:.3f} ± {half:.3f}"
 
 
 if __name__ == "__main__":
