@@ -1,105 +1,212 @@
 """A GPT one token at a time, with a cache of keys and values. Forward only, vectors not batches.
 
-The cache is a ring of seq_len places: beyond the trained context the oldest token is forgotten,
-and since RoPE only sees distances, positions may grow without end.
+    per layer   norm, qkv, RoPE, a row into the cache, attention, out
+                norm, gate and up, SwiGLU, down
+
+A call of numpy costs more than the arithmetic of a small model, so every buffer and view is made
+before it is needed, constants are folded into the weights (phi_infer.gpt_weights), and each line
+below is one call. The plain step it must equal is kept in tests/plain_steps.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from phi_infer.gpt_cache import BLOCK, GPTCache
+from phi_infer.gpt_prefill import prefill
+from phi_infer.gpt_weights import GPTWeights
 from phi_model import ModelConfig
-from phi_model.rope import rope_angles
 
 __all__ = ["GPTStep"]
 
 Array = NDArray[Any]
 
+SUM_RANGE = (1e-30, 1e30)  # of attention's unnormalised weights: well inside float32
+
 
 class GPTStep:
-    """The state of one text: feed it a token, it returns the logits of the next."""
+    """The state of one text: feed it a token, it returns the logits of the next.
 
-    def __init__(self, config: ModelConfig, parameters: Mapping[str, Array]) -> None:
+    parameters: a model's, or its GPTWeights, which steps share. window: see new_step.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        parameters: Mapping[str, Array] | GPTWeights,
+        *,
+        window: int | None = None,
+        cache: GPTCache | None = None,
+    ) -> None:
         c = self.config = config
-        self._embedding = parameters["embedding"]
-        self._head = parameters["embedding" if c.tied_head else "head"]
-        self._final_gain = parameters["final_norm.gain"]
-        self._layers = [_LayerWeights(parameters, i) for i in range(c.n_layer)]
-        shape = (c.n_layer, c.n_kv_head, c.seq_len, c.head_size)
-        self._keys = np.zeros(shape, np.float32)
-        self._values = np.zeros(shape, np.float32)
-        self._frequencies = rope_angles(2, c.head_size, c.rope_base, c.rope_scaling)[:, 1]
-        self.position = 0
+        w = parameters if isinstance(parameters, GPTWeights) else GPTWeights(config, parameters)
+        self.weights = w
+        self._cache = GPTCache(w, window) if cache is None else cache
+        self._block = -1  # of positions that the views below are made for
+        heads, d = (c.n_kv_head, c.n_group), c.head_size
+        self._with_eps = np.full(c.n_embd + 1, w.eps, np.float32)
+        self._with_one = np.ones(c.n_embd + 1, np.float32)
+        self._size = np.zeros((), np.float32)
+        self._row = np.zeros(w.n_columns, np.float32)
+        self._scores = np.zeros((0, 0, 0), np.float32)
+        self._sums = np.zeros((c.n_layer, *heads, d + 1), np.float32)
+        self._attended = np.zeros((*heads, d), np.float32)
+        self._update = np.zeros(c.n_embd, np.float32)
+        self._gate_up = np.zeros(2 * c.n_hidden, np.float32)
+        self._hidden = np.zeros(c.n_hidden, np.float32)
 
-    def __call__(self, token: int) -> Array:
-        """Logits [V] after `token`; takes its place at the end of the text."""
-        c = self.config
-        slot = self.position % c.seq_len
-        filled = min(self.position + 1, c.seq_len)
-        angles = self.position * self._frequencies
-        cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
-        x = self._embedding[token].copy()
-        for i, layer in enumerate(self._layers):
-            h = self._norm(x, layer.attention_gain)
-            qkv = (layer.qkv @ h).reshape(-1, c.head_size)
-            q, k = qkv[: c.n_head], qkv[c.n_head : -c.n_kv_head]
-            if c.qk_norm:
-                q, k = self._norm_heads(q, layer.q_gain), self._norm_heads(k, layer.k_gain)
-            self._keys[i, :, slot] = _turn(k, cos, sin)
-            self._values[i, :, slot] = qkv[-c.n_kv_head :]
-            attended = _attend(
-                _turn(q, cos, sin), self._keys[i, :, :filled], self._values[i, :, :filled]
-            )
-            x += layer.attention_out @ attended
-            gate, up = np.split(layer.gate_up @ self._norm(x, layer.mlp_gain), 2)
-            x += layer.down @ (gate * (0.5 + 0.5 * np.tanh(0.5 * gate)) * up)  # tanh: no overflow
-        self.position += 1
-        logits: Array = self._head @ self._norm(x, self._final_gain)
+    @property
+    def position(self) -> int:
+        """Tokens read so far."""
+        return self._cache.position
+
+    @position.setter
+    def position(self, value: int) -> None:
+        self._cache.position = value
+
+    def prefill(self, ids: Sequence[int] | Array) -> Array:
+        """Reads ids, one or more, by matrix products; the logits [V] after the last."""
+        if len(ids) == 1:
+            return self(ids[0])
+        logits = prefill(self._cache, ids)
+        self._block = -1
         return logits
 
-    def _norm(self, x: Array, gain: Array) -> Array:
-        return gain * x * np.float32((float(x @ x) / x.size + self.config.norm_eps) ** -0.5)
+    def copy(self) -> GPTStep:
+        """A step that goes on from here by itself; the weights are shared."""
+        return GPTStep(self.config, self.weights, cache=self._cache.copy())
 
-    def _norm_heads(self, x: Array, gain: Array) -> Array:
-        """Each head of x [H, D] by itself."""
-        mean_square = (x * x).mean(axis=1, keepdims=True)
-        normed: Array = gain * x / np.sqrt(mean_square + np.float32(self.config.norm_eps))
-        return normed
+    def save_state(self, path: str | os.PathLike[str]) -> None:
+        """Writes what is remembered of the text to a file, whole or not at all."""
+        self._cache.save(path)
+
+    def load_state(self, path: str | os.PathLike[str]) -> None:
+        """Goes on from a saved state. Raises CheckpointError or ConfigError."""
+        self._cache.load(path)
+        self._block = -1
+
+    def __call__(self, token: int) -> Array:
+        """Logits [V] after `token`, a new array; takes its place at the end of the text."""
+        position = self._cache.position
+        self._cache.make_room(1)
+        if position // BLOCK != self._block:
+            self._enter_block(position)
+        with np.errstate(over="ignore", invalid="ignore"):
+            logits = self._run(token, position, _attend)
+            sums = self._sums[..., -1].ravel()
+            if not (
+                sums[sums.argmin()] > SUM_RANGE[0] and sums[sums.argmax()] < SUM_RANGE[1]
+            ):  # also when a NaN is among them
+                logits = self._run(token, position, self._attend_safely)
+        self._cache.position = position + 1
+        return logits
+
+    def _enter_block(self, position: int) -> None:
+        """Views of the rows seen from this block of positions, and its RoPE."""
+        c, cache = self.config, self._cache
+        self._block = position // BLOCK
+        first = self._block * BLOCK
+        n = min(first + BLOCK, cache.window)
+        turns = self.weights.turns(np.arange(first, first + BLOCK))
+        self._turns = list(np.tile(turns, (1, c.n_head + c.n_kv_head)))
+        self._scores = np.zeros((c.n_kv_head, c.n_group, n), np.float32)
+        self._layers = [
+            (layer, rows, *cache.keys_and_values(rows[:n]), sums, sums[..., :-1], sums[..., -1:])
+            for layer, rows, sums in zip(self.weights.layers, cache.rows, self._sums, strict=True)
+        ]
+        self._fixed_views()
+
+    def _fixed_views(self) -> None:
+        c, w = self.config, self.weights
+        qk = self._row[: w.n_qk]
+        self._qk, self._qk_planes = qk.reshape(-1, c.head_size), qk.view(np.complex64)
+        self._q = qk[: c.n_embd].reshape(c.n_kv_head, c.n_group, c.head_size)
+        self._new_row = self._row[c.n_embd : c.n_embd + w.n_row]
+        self._x, self._h = self._with_eps[:-1], self._with_one[:-1]
+        self._joined = self._attended.ravel()
+        self._gate, self._up = np.split(self._gate_up, 2)
+
+    def _run(self, token: int, position: int, attend: Any) -> Array:
+        dot, add, multiply, divide, sqrt = np.dot, np.add, np.multiply, np.divide, np.sqrt
+        x, h, with_eps, with_one, size = (
+            self._x,
+            self._h,
+            self._with_eps,
+            self._with_one,
+            self._size,
+        )
+        row, new_row, qk, q, scores = (
+            self._row,
+            self._new_row,
+            self._qk_planes,
+            self._q,
+            self._scores,
+        )
+        gate_up, gate, up, hidden = self._gate_up, self._gate, self._up, self._hidden
+        attended, joined, update = self._attended, self._joined, self._update
+        slot, turn = position % self._cache.window, self._turns[position % BLOCK]
+        x[...] = self.weights.embedding[token]
+        for layer, rows, keys, values, sums, weighted, total in self._layers:
+            dot(with_eps, with_eps, size)
+            sqrt(size, size)
+            divide(x, size, h)
+            dot(with_one, layer.qkv, row)
+            if layer.qk_gain is not None:
+                self._normalise_heads(layer.qk_gain)
+            multiply(qk, turn, qk)
+            rows[slot] = new_row
+            attend(q, keys, values, scores, sums)
+            divide(weighted, total, attended)
+            dot(joined, layer.out, update)
+            add(x, update, x)
+
+            dot(with_eps, with_eps, size)
+            sqrt(size, size)
+            divide(x, size, h)
+            dot(h, layer.gate_up, gate_up)
+            multiply(gate, up, up)
+            np.tanh(gate, hidden)
+            multiply(hidden, up, hidden)
+            add(hidden, up, hidden)
+            dot(hidden, layer.down, update)
+            add(x, update, x)
+        dot(with_eps, with_eps, size)
+        sqrt(size, size)
+        divide(x, size, h)
+        logits: Array = dot(h, self.weights.head)
+        return logits
+
+    def _normalise_heads(self, gain: Array) -> None:
+        """QK-norm: each head by itself, in place."""
+        qk = self._qk
+        size = np.vecdot(qk, qk)
+        size += self.weights.head_eps
+        np.sqrt(size, size)
+        np.divide(qk, size[:, None], qk)
+        np.multiply(qk, gain, qk)
+
+    def _attend_safely(
+        self, q: Array, keys: Array, values: Array, scores: Array, sums: Array
+    ) -> None:
+        """_attend less each maximum, which the division by the sum removes."""
+        filled = min(self._cache.position + 1, self._cache.window)
+        np.matmul(q, keys, scores)
+        seen = scores[..., :filled]
+        seen -= seen.max(axis=-1, keepdims=True)
+        np.exp(seen, seen)
+        np.matmul(scores, values, sums)
 
 
-class _LayerWeights:
-    def __init__(self, p: Mapping[str, Array], i: int) -> None:
-        self.attention_gain = p[f"layers.{i}.attention_norm.gain"]
-        self.qkv = p[f"layers.{i}.attention.qkv"]  # rows: heads of queries, of keys, of values
-        if f"layers.{i}.attention.q_norm.gain" in p:
-            self.q_gain = p[f"layers.{i}.attention.q_norm.gain"]
-            self.k_gain = p[f"layers.{i}.attention.k_norm.gain"]
-        self.attention_out = p[f"layers.{i}.attention.out"]
-        self.mlp_gain = p[f"layers.{i}.mlp_norm.gain"]
-        self.gate_up = p[f"layers.{i}.mlp.gate_up"]
-        self.down = p[f"layers.{i}.mlp.down"]
+def _attend(q: Array, keys: Array, values: Array, scores: Array, sums: Array) -> None:
+    """Sums [K, G, D + 1] of values weighted by exp(q . k), the last of the weights alone.
 
-
-def _turn(x: Array, cos: Array, sin: Array) -> Array:
-    """RoPE on [H, D], halves as planes."""
-    half = x.shape[1] // 2
-    first, second = x[:, :half], x[:, half:]
-    return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=1)
-
-
-def _attend(q: Array, keys: Array, values: Array) -> Array:
-    """Attention of one position's queries [H, D] over keys and values [K, n, D]; returns [C].
-
-    H / K heads of queries in a row share a head of keys. The order of the places in the ring does
-    not matter: a sum has no order.
+    q [K, G, D], keys [K, D, n], values [K, n, D + 1]: G heads of queries share one of keys.
     """
-    q = q.reshape(len(keys), -1, q.shape[1])
-    scores = np.matmul(keys, q.swapaxes(1, 2)) * np.float32(q.shape[2] ** -0.5)
-    p = np.exp(scores - scores.max(axis=1, keepdims=True))
-    p /= p.sum(axis=1, keepdims=True)
-    attended: Array = np.matmul(p.swapaxes(1, 2), values).ravel()
-    return attended
+    np.matmul(q, keys, scores)
+    np.exp(scores, scores)
+    np.matmul(scores, values, sums)

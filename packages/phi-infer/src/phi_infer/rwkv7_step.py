@@ -7,12 +7,13 @@ sequences give the same logits.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from phi_infer.rwkv7_weights import RWKV7Weights
 from phi_model import ModelConfig, RWKV7State
 from phi_model.rwkv7.parameters import MIXES
 from phi_model.rwkv7.time_mix import HEAD_NORM_EPS, LEAST_LOG_DECAY, LEAST_NORM
@@ -27,9 +28,10 @@ R, W, K, V, A, G = range(len(MIXES))
 class RWKV7Step:
     """The state of one text: feed it a token, it returns the logits of the next."""
 
-    def __init__(self, config: ModelConfig, parameters: Mapping[str, Array]) -> None:
+    def __init__(self, config: ModelConfig, parameters: Mapping[str, Array] | RWKV7Weights) -> None:
         self.config = config
-        p = parameters
+        p = parameters.parameters if isinstance(parameters, RWKV7Weights) else parameters
+        self.weights = RWKV7Weights(config, p)
         self._embedding = p["embedding"]
         self._head = p["embedding" if config.tied_head else "head"]
         self._first_norm = p["embedding_norm.gain"], p["embedding_norm.bias"]
@@ -41,6 +43,18 @@ class RWKV7Step:
     def position(self) -> int:
         """Tokens read so far; nothing depends on it."""
         return self.state.position
+
+    def prefill(self, ids: Sequence[int] | Array) -> Array:
+        """Reads ids, one or more; the logits [V] after the last."""
+        for token in ids:
+            logits = self(int(token))
+        return logits
+
+    def copy(self) -> RWKV7Step:
+        """A step that goes on from here by itself; the weights are shared."""
+        other = RWKV7Step(self.config, self.weights)
+        other.state = self.state.copy()
+        return other
 
     def save_state(self, path: str | os.PathLike[str]) -> None:
         """Writes what is remembered of the text to a small file."""

@@ -1,0 +1,76 @@
+"""Many texts of a GPT at different positions, one token of each in one pass.
+
+Matrices are read once for all texts. Each text has its own ring of keys and values; attention
+looks at as many rows as the longest text has, of which those that a shorter one has not filled
+are zero and weigh nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phi_infer.gpt_cache import BLOCK, GPTCache
+from phi_infer.gpt_prefill import attention, embed, mlp, normalise, prefill, qkv
+from phi_infer.gpt_weights import GPTWeights
+
+__all__ = ["GPTBatch"]
+
+Array = NDArray[Any]
+
+
+class GPTBatch:
+    """Caches of up to `slots` texts. window: see new_step."""
+
+    def __init__(self, weights: GPTWeights, slots: int, *, window: int | None = None) -> None:
+        self.weights = weights
+        first = GPTCache(weights, window)
+        n_layer, n_window, n_row = first.rows.shape
+        self._rows = np.zeros((n_layer, slots, n_window, n_row), np.float32)
+        self._caches = [GPTCache(weights, window, rows=self._rows[:, i]) for i in range(slots)]
+
+    def positions(self, slots: Sequence[int] | Array) -> Array:
+        """Tokens read so far by the texts in `slots`."""
+        return np.array([self._caches[slot].position for slot in slots])
+
+    def clear(self, slot: int) -> None:
+        """The start of a text."""
+        self._caches[slot].clear()
+
+    def prefill(self, slot: int, ids: Sequence[int] | Array) -> Array:
+        """Reads ids into one slot; the logits [V] after the last."""
+        return prefill(self._caches[slot], ids)
+
+    def step(self, slots: Array, tokens: Array) -> Array:
+        """Logits [n, V] after one token for each of n different slots."""
+        caches = [self._caches[slot] for slot in slots]
+        for cache in caches:
+            cache.make_room(1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            logits = self._run(slots, tokens, self.positions(slots))
+        for cache in caches:
+            cache.position += 1
+        return logits
+
+    def _run(self, slots: Array, tokens: Array, positions: Array) -> Array:
+        w, window = self.weights, self._rows.shape[2]
+        turns = w.turns(positions)[:, None]
+        places = positions % window
+        n = min(-(-(int(positions.max()) + 1) // BLOCK) * BLOCK, window)
+        span = slice(int(slots.min()), int(slots.max()) + 1)  # a view of the caches, not a copy
+        at = slots - span.start
+        x = embed(w, tokens)
+        for layer, rows in zip(w.layers, self._rows, strict=True):
+            q, new = qkv(w, layer, x, turns)
+            rows[slots, places] = new
+            keys, values = self._caches[0].keys_and_values(rows[span, :n])
+            spread = np.zeros((span.stop - span.start, *q.shape[1:]), np.float32)
+            spread[at] = q
+            attended = attention(spread, keys, values)[at]
+            x[:, :-1] += attended.reshape(len(x), -1) @ layer.out
+            x[:, :-1] += mlp(layer, x)
+        logits: Array = normalise(x)[:, :-1] @ w.head
+        return logits
