@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["CRASHED", "DIVERGED", "FINISHED", "Curves", "Outcome", "Stopped"]
+__all__ = ["CRASHED", "DIVERGED", "FINISHED", "KILLED", "Curves", "Outcome", "Stopped"]
 
 Curves = Mapping[str, list[list[float]]]
 
-FINISHED, DIVERGED, CRASHED = "finished", "diverged", "crashed"
+FINISHED, DIVERGED, CRASHED, KILLED = "finished", "diverged", "crashed", "killed"
 
 
 class Stopped(Exception):
@@ -21,7 +21,7 @@ class Stopped(Exception):
 class Outcome:
     """One trial's end; seconds, and nothing else, depend on the machine's mood."""
 
-    state: str  # finished, diverged or crashed
+    state: str  # finished, diverged, crashed; killed: its process died again and again
     metrics: Mapping[str, float] = field(default_factory=dict)
     curves: Curves = field(default_factory=dict)
     steps: int = 0

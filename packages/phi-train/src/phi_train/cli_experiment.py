@@ -1,0 +1,119 @@
+"""phi-train experiment: what is asked, tried and judged by itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from phi_train.errors import ConfigError
+
+if TYPE_CHECKING:
+    from phi_train.experiment import Experiment, Session
+
+__all__ = ["experiment_app"]
+
+experiment_app = typer.Typer(
+    help="Ask questions as TOML files; train, judge and log the answers.", no_args_is_help=True
+)
+
+STOPPED = 130  # as shells expect after Ctrl-C
+
+Folder = Annotated[Path, typer.Option(help="Where the experiments' TOML files are.")]
+Work = Annotated[Path, typer.Option(help="Where checkpoints and tokens go.")]
+Data = Annotated[str | None, typer.Option(help="Text to train on, over the file's own.")]
+Valid = Annotated[str | None, typer.Option(help="Text to measure on, over the file's own.")]
+Number = Annotated[int, typer.Option(help="Trials at once, each in a process with one thread.")]
+Seconds = Annotated[float, typer.Option(help="End after so many; the same command goes on.")]
+EXPERIMENTS, WORK = Path("experiments"), Path("runs/experiments")
+
+
+@experiment_app.command(name="list")
+def list_(
+    folder: Folder = EXPERIMENTS,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+) -> None:
+    """Every experiment, its question, and how much of it is done.
+
+    Example: phi-train experiment list
+    """
+    from phi_train.experiment import find_experiments, results_of  # noqa: PLC0415 (slow to import)
+
+    rows = []
+    for experiment in find_experiments(folder):
+        done = len(results_of(experiment))
+        of = len(experiment.arms) * len(experiment.seeds)
+        rows.append({"id": experiment.id, "question": experiment.question, "done": done, "of": of})
+    if as_json:
+        print(json.dumps({"experiments": rows}))
+        return
+    if not rows:
+        print(f"{folder} holds no experiment: docs/experiments.md tells how to write one")
+    width = max((len(str(row["id"])) for row in rows), default=0)
+    for row in rows:
+        print(f"{row['id']:<{width}}  {row['done']:>4} of {row['of']:<4} {row['question']}")
+
+
+@experiment_app.command(name="run")
+def run(
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids, or .toml files.")],
+    folder: Folder = EXPERIMENTS,
+    work: Work = WORK,
+    data: Data = None,
+    valid: Valid = None,
+    workers: Number = 1,
+    seconds: Seconds = 0.0,
+) -> None:
+    """Train what is missing of these experiments; every result is in the journal at once.
+
+    Ctrl-C saves the trials at work and ends; the same command goes on.
+
+    Example: phi-train experiment run warmup --workers 2
+    """
+    import time  # noqa: PLC0415
+
+    from phi_train.experiment.experiment import experiment_named  # noqa: PLC0415
+    from phi_train.experiment.run import run_study  # noqa: PLC0415
+
+    end = time.monotonic() + seconds
+    for experiment in [experiment_named(name, folder) for name in ids]:
+        left = end - time.monotonic() if seconds else 0.0
+        if seconds and left <= 0:
+            print(f"{experiment.id}: no time left; the same command goes on")
+            raise typer.Exit
+        print(f"{experiment.id}: {experiment.question}", flush=True)
+        session = run_study(
+            experiment,
+            work=work,
+            make_workers=_make_workers(workers),
+            seconds=left,
+            overrides=_overrides(data, valid),
+            say=lambda line: print(line, flush=True),
+        )
+        _end(session, experiment)
+
+
+def _overrides(data: str | None, valid: str | None) -> dict[str, Any]:
+    return {k: v for k, v in (("data", data), ("valid", valid)) if v is not None}
+
+
+def _make_workers(number: int) -> Any:
+    from phi_train.experiment.run import local_workers  # noqa: PLC0415
+
+    if number < 1:
+        raise ConfigError(f"--workers is {number}; it must be 1 or more")
+    return local_workers(number)
+
+
+def _end(session: Session, experiment: Experiment) -> None:
+    """Says how it ended, and leaves as shells expect when it was stopped."""
+    if session.reason == "done":
+        print(f"{experiment.id}: done, {session.made} trials now; {experiment.journal}")
+        return
+    print(
+        f"{experiment.id}: {session.made} trials made, {session.left} begun or next; everything is "
+        "saved, the same command goes on"
+    )
+    raise typer.Exit(STOPPED if session.reason == "stopped" else 0)

@@ -1,0 +1,252 @@
+"""One trial, from its settings to its outcome, in this process: what every worker does.
+
+A trial of phi-train is a run that goes on where it was stopped or killed; a trial of one's own is
+a Python function beside the experiment's file. Nothing that goes wrong in a trial leaves here but
+Stopped and Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from phi_model import load_checkpoint
+from phi_train.config import TrainConfig
+from phi_train.errors import ConfigError, Diverged
+from phi_train.evaluate import evaluate
+from phi_train.experiment.brake import Brake, Counter, Reached
+from phi_train.experiment.canonical import digest
+from phi_train.experiment.held_out import expanded, one_at_a_time, prepared_for, stream_of
+from phi_train.experiment.outcome import CRASHED, DIVERGED, FINISHED, Curves, Outcome, Stopped
+from phi_train.experiment.trial import Trial
+from phi_train.guard import Guard, Limits, reader
+from phi_train.loop import train
+from phi_train.run_folder import RunFolder
+
+__all__ = ["MOST_POINTS", "Task", "execute", "load_function"]
+
+MOST_POINTS = 100  # of a curve in the journal
+LONGEST_ERROR = 400  # characters
+SPENT = ("steps", "tokens", "seconds", "flops", "parameters", "non_embedding")
+
+Stop = Callable[[], bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A trial, and where and how it is made on this machine."""
+
+    trial: Trial
+    work: str  # the experiment's folder for all that is large
+    source: str = ""  # the folder of the TOML file, for a function
+    function: str = ""
+    metric: str = "bits_per_byte"
+    keep: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """Of the run: the same at every share of its budget."""
+        trial = self.trial
+        same = [trial.settings, trial.config, trial.seed, trial.part, self.function]
+        return Path(self.work) / "trials" / digest(same)
+
+
+def execute(task: Task, stop: Stop = lambda: False) -> Outcome:
+    """The outcome of a trial. Raises Stopped when it was asked to stop, and can go on."""
+    started = time.perf_counter()
+    try:
+        # one thread: as many trials as cores, and the same bits whatever their number
+        with threadpool_limits(1), one_at_a_time(task.folder.with_suffix(".lock")):
+            outcome = _by_function(task, stop) if task.function else _by_phi_train(task, stop)
+    except (Stopped, KeyboardInterrupt):
+        raise
+    except Diverged as error:
+        outcome = _failed(DIVERGED, error, task, started)
+    except BaseException as error:
+        outcome = _failed(CRASHED, error, task, started)
+    if outcome.state == FINISHED and not math.isfinite(outcome.metrics[task.metric]):
+        outcome = replace(outcome, state=DIVERGED, error=f"{task.metric} is not finite", metrics={})
+    if not task.keep and task.trial.share == 1.0:
+        shutil.rmtree(task.folder, ignore_errors=True)
+    return outcome
+
+
+def _failed(state: str, error: BaseException, task: Task, started: float) -> Outcome:
+    text = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_ERROR]
+    text = text.replace(str(task.folder), "the run's folder")
+    spent = 0 if task.function else _steps_in(RunFolder(task.folder))
+    return Outcome(state=state, error=text, steps=spent, seconds=time.perf_counter() - started)
+
+
+def _steps_in(folder: RunFolder) -> int:
+    lines = _metrics(folder)
+    return max((int(line.get("step", 0)) for line in lines), default=0)
+
+
+# a function beside the file
+
+
+def load_function(folder: Path, name: str) -> Callable[..., Mapping[str, Any]]:
+    """The function of "file.py:name". Raises ConfigError where there is none."""
+    file, _, attribute = name.rpartition(":")
+    path = folder / file
+    if not file or not path.is_file():
+        raise ConfigError(f"function is {name!r}, but {path} does not exist: give 'file.py:name'")
+    spec = importlib.util.spec_from_file_location(f"phi_experiment_{digest(str(path))}", path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"function is {name!r}, but {path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        raise ConfigError(f"function is {name!r}, but {path} defines no function {attribute!r}")
+    return function  # type: ignore[no-any-return]
+
+
+def _by_function(task: Task, stop: Stop) -> Outcome:
+    config = {
+        name: expanded(value) if name in ("data", "valid") and isinstance(value, str) else value
+        for name, value in task.trial.config.items()
+    }
+    task.folder.mkdir(parents=True, exist_ok=True)
+    function = load_function(Path(task.source), task.function)
+    started = time.perf_counter()
+    found = dict(function(config, task.trial.seed, task.folder, stop))
+    spent = {"seconds": time.perf_counter() - started} | {
+        name: found.pop(name) for name in SPENT if name in found
+    }
+    curves = {name: _thinned(points) for name, points in found.pop("curves", {}).items()}
+    if task.metric not in found:
+        raise ConfigError(f"{task.function} returned no {task.metric!r}, which is the metric")
+    metrics = {name: float(value) for name, value in found.items()}
+    return Outcome(state=FINISHED, metrics=metrics, curves=curves, **spent)
+
+
+# a run of phi-train
+
+
+def _by_phi_train(task: Task, stop: Stop) -> Outcome:
+    trial = task.trial
+    config = TrainConfig.from_dict({"workers": "1", **trial.config, "seed": trial.seed})
+    config = replace(config, data=expanded(config.data), valid=expanded(config.valid))
+    config = prepared_for(config, trial.part, Path(task.work) / "data")
+    config = replace(config, out=str(task.folder))
+    folder = RunFolder(config.out)
+    until = _looked_at(config, trial.share)
+    if until == 0 or _steps_saved(folder) < until:
+        _train(config, until, stop)
+    return _measured(config, folder, trial.part)
+
+
+def _looked_at(config: TrainConfig, share: float) -> int:
+    """The step at which a share of the budget is used; 0: the end, whenever that is."""
+    if share == 1.0:
+        return 0
+    if config.seconds:
+        raise ConfigError("a budget in seconds has no stages: give steps, tokens or flops")
+    shape = config.model_config(config.vocab_size)
+    return max(1, round(share * config.total_steps(shape)))
+
+
+def _steps_saved(folder: RunFolder) -> int:
+    return load_checkpoint(folder.last, verify=False).step if folder.last.exists() else 0
+
+
+def _train(config: TrainConfig, until: int, stop: Stop) -> None:
+    counter = Counter()
+    guard = None
+    if config.guard:
+        guard = Guard(
+            Limits(
+                battery=config.guard_battery,
+                heat=config.guard_heat,
+                battery_heat=config.guard_battery_heat,
+                memory=config.guard_memory,
+            ),
+            reader(),
+        )
+    brake = Brake(counter, until=until, stop=stop, guard=guard)
+    try:
+        result = train(config, resume=True, progress=counter, guard=brake)
+    except Reached:
+        return
+    if not result.finished:
+        raise Stopped
+
+
+def _measured(config: TrainConfig, folder: RunFolder, part: str) -> Outcome:
+    opened = load_checkpoint(folder.last)
+    if opened.tokenizer is None:
+        raise ConfigError(f"{opened.path} holds no tokenizer")
+    model, shape = opened.model, opened.config
+    with np.errstate(all="ignore"):
+        found = evaluate(model, stream_of(config, opened.tokenizer, part))
+    metrics = {k: float(v) for k, v in found.as_dict().items() if v is not None}
+    for name in ("documents", "text_bytes"):
+        del metrics[name]
+    metrics["measured_tokens"] = metrics.pop("tokens")
+    metrics["vocab_size"] = float(shape.vocab_size)
+    lines = [line for line in _metrics(folder) if line.get("step", 0) <= opened.step]
+    metrics |= next((line["baselines"] for line in lines if "baselines" in line), {})
+    tokens = opened.step * config.tokens_per_step
+    return Outcome(
+        state=FINISHED,
+        metrics=metrics,
+        curves=_curves(lines),
+        steps=opened.step,
+        tokens=tokens,
+        seconds=round(sum(line.get("seconds", 0.0) for line in lines), 3),
+        flops=float(tokens * shape.flops_per_token(config.seq_len)),
+        parameters=shape.n_parameters,
+        non_embedding=shape.n_non_embedding,
+    )
+
+
+def _metrics(folder: RunFolder) -> list[dict[str, Any]]:
+    found = []
+    try:
+        content = folder.metrics.read_bytes()
+    except FileNotFoundError:
+        return []
+    for line in content.splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            break
+        if isinstance(value, dict):
+            found.append(value)
+    return found
+
+
+def _curves(lines: Sequence[Mapping[str, Any]]) -> Curves:
+    """Held-out loss where it was measured, training loss as means of stretches."""
+    valid = [[line["step"], line["valid_loss"]] for line in lines if "valid_loss" in line]
+    steps = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    curves: dict[str, list[list[float]]] = {}
+    if valid:
+        curves["valid_loss"] = _thinned(valid)
+    if steps:
+        stretches = np.array_split(np.array(steps), min(len(steps), MOST_POINTS // 2))
+        curves["loss"] = [[float(part[-1, 0]), _short(part[:, 1].mean())] for part in stretches]
+    return curves
+
+
+def _thinned(points: Sequence[Sequence[float]]) -> list[list[float]]:
+    """At most MOST_POINTS of them, first and last among them."""
+    last, most = len(points) - 1, min(len(points), MOST_POINTS)
+    chosen = [round(i * last / max(1, most - 1)) for i in range(most)]
+    return [[float(points[i][0]), _short(points[i][1])] for i in chosen]
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.5g}")

@@ -1,0 +1,186 @@
+"""The loop: what is open is made, what comes out goes into the journal, until nothing is left.
+
+>>> from phi_train.experiment import read_experiment, run_study
+>>> run_study(read_experiment("experiments/warmup.toml"), workers=2)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from phi_train import __version__
+from phi_train.environment import arithmetic
+from phi_train.errors import RunError
+from phi_train.experiment.execute import Task, load_function
+from phi_train.experiment.experiment import Experiment
+from phi_train.experiment.journal import Journal
+from phi_train.experiment.outcome import Outcome
+from phi_train.experiment.plan import Plan, Study
+from phi_train.experiment.trial import Trial
+from phi_train.experiment.workers import Processes, Serial, Workers
+from phi_train.interrupt import StopRequest
+from phi_train.lock import RunLock
+
+__all__ = ["WORK", "Session", "drive", "run_study"]
+
+WORK = "runs/experiments"
+LOOK = 0.5  # seconds between looks at the clock
+
+Say = Callable[[str], None]
+Make = Callable[[Callable[[], bool]], Workers]
+
+
+@dataclass(frozen=True)
+class Session:
+    """How a session ended."""
+
+    made: int  # trials that came to an end
+    left: int  # that could have been made as well
+    reason: str  # "done", "stopped" (Ctrl-C) or "seconds"
+
+
+def drive(
+    plan: Plan,
+    journal: Journal,
+    task_of: Callable[[Trial], Task],
+    make_workers: Make,
+    *,
+    deadline: Callable[[], float] = lambda: float("inf"),
+    say: Say = lambda _: None,
+) -> Session:
+    """Makes the plan's trials until none is open, Ctrl-C, or the deadline (of time.monotonic).
+
+    Raises RunError when another session has this journal.
+    """
+    lock = RunLock(journal.path.with_suffix(".lock"))
+    lock.path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.acquire()
+    except RunError as error:
+        raise RunError(f"{journal.path} is in use by another session: wait for it") from error
+    try:
+        with StopRequest() as request:
+            loop = _Loop(plan, journal, task_of, request, deadline, say)
+            return loop.run(make_workers)
+    finally:
+        lock.release()
+
+
+class _Loop:
+    def __init__(
+        self,
+        plan: Plan,
+        journal: Journal,
+        task_of: Callable[[Trial], Task],
+        request: StopRequest,
+        deadline: Callable[[], float],
+        say: Say,
+    ) -> None:
+        self.plan, self.journal, self.task_of, self.say = plan, journal, task_of, say
+        self.request, self.deadline = request, deadline
+        self.running: dict[str, Trial] = {}
+        self.made = 0
+        self.stopped = False
+
+    def halted(self) -> bool:
+        return self.stopped or self.request.requested or time.monotonic() >= self.deadline()
+
+    def run(self, make_workers: Make) -> Session:
+        workers = make_workers(self.halted)
+        try:
+            while True:
+                open_trials = self.plan.open_trials(self.journal.get)
+                if self.halted():
+                    workers.stop()
+                else:
+                    self._submit(open_trials, workers)
+                if not self.running:
+                    break
+                self._collect(workers)
+        finally:
+            workers.close()
+        reason = "done"
+        if open_trials:
+            reason = "stopped" if self.stopped or self.request.requested else "seconds"
+        return Session(self.made, len(open_trials), reason)
+
+    def _submit(self, open_trials: list[Trial], workers: Workers) -> None:
+        for trial in open_trials:
+            if len(self.running) >= workers.size:
+                return
+            if trial.key not in self.running:
+                if not self.made and not self.running:
+                    self.journal.note(session=time.time(), version=__version__, **arithmetic())
+                self.running[trial.key] = trial
+                workers.submit(self.task_of(trial))
+
+    def _collect(self, workers: Workers) -> None:
+        found = workers.done(LOOK)
+        if found is None:
+            return
+        task, outcome = found
+        trial = self.running.pop(task.trial.key)
+        if outcome is None:
+            self.stopped = self.stopped or not self.halted()  # Ctrl-C reached the trial itself
+            return
+        self.journal.add(trial, outcome)
+        self.made += 1
+        self.say(_line(trial, outcome, task.metric))
+
+
+def _line(trial: Trial, outcome: Outcome, metric: str) -> str:
+    what = f"{metric} {outcome.metrics[metric]:.4f}" if outcome.metrics else outcome.error
+    stage = "" if trial.share == 1.0 else f", {trial.share:.0%} of its budget"
+    return (
+        f"{trial.arm}, seed {trial.seed}{stage}: {outcome.state}, {what} ({outcome.seconds:.1f} s)"
+    )
+
+
+def local_workers(number: int) -> Make:
+    """In this process, or in so many."""
+    return lambda stop: Serial(stop) if number == 1 else Processes(number)
+
+
+def run_study(
+    experiment: Experiment,
+    *,
+    work: str | os.PathLike[str] = WORK,
+    workers: int = 1,
+    make_workers: Make | None = None,
+    seconds: float = 0.0,
+    overrides: Mapping[str, Any] | None = None,
+    say: Say = lambda _: None,
+) -> Session:
+    """Trains what is missing of a study; seconds: of this session, 0: until it is done.
+
+    overrides: settings over those of every arm, such as {"data": ..}. Raises a PhiTrainError for
+    data or a function that is not there; a trial that fails is an outcome.
+    """
+    if experiment.function:
+        load_function(experiment.folder, experiment.function)
+    plan = Study(experiment, overrides=overrides)
+    end = time.monotonic() + seconds if seconds else float("inf")
+
+    def task_of(trial: Trial) -> Task:
+        return Task(
+            trial=trial,
+            work=str(Path(work) / experiment.id),
+            source=str(experiment.folder),
+            function=experiment.function,
+            metric=experiment.metric,
+            keep=experiment.keep,
+        )
+
+    return drive(
+        plan,
+        Journal(experiment.journal),
+        task_of,
+        make_workers or local_workers(workers),
+        deadline=lambda: end,
+        say=say,
+    )
