@@ -23,7 +23,7 @@ from phi_model.embedding import embed, embed_backward
 from phi_model.norm import rmsnorm, rmsnorm_backward
 from phi_model.qk_norm import qk_norm, qk_norm_backward
 from phi_model.rope import RopeTables, rope_angles, rotate
-from phi_model.swiglu import swiglu, swiglu_backward
+from phi_model.swiglu import swiglu, swiglu_backward, swiglu_scratch
 
 Array = NDArray[Any]
 Inputs = dict[str, Array]
@@ -126,7 +126,8 @@ def attention_op(inputs: Inputs) -> tuple[Array, Callable[[Array], Inputs]]:
 def swiglu_op(inputs: Inputs) -> tuple[Array, Callable[[Array], Inputs]]:
     gate, up = inputs["gate"], inputs["up"]
     gate_factor, up_factor, y = gate.copy(), up.copy(), np.full_like(gate, np.nan)
-    swiglu(gate_factor, up_factor, y=y)
+    scratch = np.full(swiglu_scratch(*gate.shape), np.nan, gate.dtype)
+    swiglu(gate_factor, up_factor, y=y, scratch=scratch)
 
     def backward(dy: Array) -> Inputs:
         dgate, dup = gate_factor.copy(), up_factor.copy()

@@ -133,6 +133,11 @@ class ModelConfig:
         return self.n_head // self.n_kv_head
 
     @property
+    def head_name(self) -> str:
+        """Name of the parameter that makes the logits."""
+        return "embedding" if self.tied_head else "head"
+
+    @property
     def n_non_embedding(self) -> int:
         """Parameters outside the embedding and the head."""
         if self.kind == "rwkv7":

@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from phi_model.batch import SharedBatch, as_ids, same_shape
+from phi_model.batch import SharedBatch, as_ids, same_shape, token_factors
 from phi_model.config import ModelConfig
+from phi_model.cross_entropy import cross_entropy
 from phi_model.errors import ConfigError, NotFiniteError
 from phi_model.memory import shared_zeros
 from phi_model.parameters import FlatTable
 from phi_model.team import InlineTeam, Job, Team, can_fork, make_team
 
-__all__ = ["LanguageModel"]
+__all__ = ["LanguageModel", "weighted_sum"]
 
 Array = NDArray[Any]
 
@@ -69,24 +70,6 @@ class LanguageModel(ABC):
     # what a kind of model is
 
     @abstractmethod
-    def loss(self, ids: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None) -> float:
-        """Mean cross-entropy in nats a token; see loss_and_grad for weights."""
-
-    @abstractmethod
-    def token_log_probs(self, ids: ArrayLike, targets: ArrayLike) -> Array:
-        """log p(target) [B, T] in nats for ids, targets [B, T]."""
-
-    @abstractmethod
-    def logits(self, ids: ArrayLike) -> Array:
-        """Logits [B, T, V] for ids [B, T], a copy."""
-
-    @abstractmethod
-    def loss_and_grad(
-        self, ids: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None
-    ) -> float:
-        """The loss in nats a token, its gradient left in `gradients` (overwritten)."""
-
-    @abstractmethod
     def _parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every parameter."""
 
@@ -99,16 +82,52 @@ class LanguageModel(ABC):
         """Memory for passes over [batch, length]; `keep` for those with a backward."""
 
     @abstractmethod
-    def _losses(self, member: int, batch: float, length: float, *numbers: float) -> None:
-        """The job "losses": a worker's rows forward."""
+    def _forward_rows(self, ws: Any, ids: Array, first: int, *numbers: float) -> Any:
+        """Fills ws.logits for ids [b, T], rows of the batch from `first` on; numbers: the job's.
+
+        What it returns reaches _backward_rows.
+        """
 
     @abstractmethod
-    def _backward(self, member: int, batch: float, length: float, *numbers: float) -> None:
-        """The job "backward": a worker's rows forward and backward, into its own gradients."""
+    def _backward_rows(
+        self, ws: Any, g: FlatTable, ids: Array, targets: Array, factors: Array, seen: Any
+    ) -> None:
+        """Writes these rows' share of every gradient into g, after _forward_rows gave `seen`."""
 
     def decays(self, name: str) -> bool:
         """Whether weight decay acts on a parameter: on matrices, as a rule."""
         return self.parameters[name].ndim >= 2
+
+    # passes
+
+    def loss(self, ids: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None) -> float:
+        """Mean cross-entropy in nats a token; see loss_and_grad for weights."""
+        return weighted_sum(-self.token_log_probs(ids, targets), weights)
+
+    def token_log_probs(self, ids: ArrayLike, targets: ArrayLike) -> Array:
+        """log p(target) [B, T] in nats for ids, targets [B, T]."""
+        return self._run_losses(*self._checked(ids, targets))
+
+    def logits(self, ids: ArrayLike) -> Array:
+        """Logits [B, T, V] for ids [B, T], a copy."""
+        ids = as_ids("ids", ids, self.config.vocab_size)
+        ws = self._workspace(0, *ids.shape, keep=False)
+        self._forward_rows(ws, ids, 0)
+        return self._copy_of_logits(ws)
+
+    def loss_and_grad(
+        self, ids: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None
+    ) -> float:
+        """The loss in nats a token, its gradient left in `gradients` (overwritten).
+
+        ids, targets: whole numbers [B, T]. weights [B, T], any real numbers:
+        loss = sum(weights * losses) / (number of weights that are not 0), so a mask of zeros
+        and ones gives the mean over the ones, and the gradient is linear in the weights.
+        Raises ConfigError for a batch that does not fit, NotFiniteError for a gradient that is
+        NaN or infinite, WorkerError when a worker dies.
+        """
+        ids, targets = self._checked(ids, targets)
+        return self._run_backward(ids, targets, token_factors(ids.shape, weights))
 
     # gradients
 
@@ -128,15 +147,17 @@ class LanguageModel(ABC):
         self.passes += 1
         self._team.run("reduce", rows)
         if not math.isfinite(self.gradient_norm):
-            self._name_what_is_not_finite()
-
-    def _name_what_is_not_finite(self) -> None:
-        for name, gradient in self.gradients.items():
-            if not np.isfinite(gradient).all():
+            name = self.faulty_gradient()
+            if name:
                 raise NotFiniteError(
                     f"the gradient of {name} holds a NaN or an infinity at step {self.passes} of "
                     "this model: the weights, or the learning rate that led to them, are too large"
                 )
+
+    def faulty_gradient(self) -> str:
+        """The first parameter whose gradient is not finite; empty when all are."""
+        faulty = (n for n, gradient in self.gradients.items() if not np.isfinite(gradient).all())
+        return next(faulty, "")
 
     # workers
 
@@ -211,6 +232,42 @@ class LanguageModel(ABC):
 
     # jobs: what each worker does with its rows
 
+    def _run_losses(self, ids: Array, targets: Array, *numbers: float) -> Array:
+        """log p(target) [B, T]; numbers go on to _forward_rows."""
+        self._lay_out(ids, targets)
+        self._team.run("losses", *ids.shape, *numbers)
+        return -self._batch.rows(0, *ids.shape)[3]
+
+    def _run_backward(self, ids: Array, targets: Array, factors: Array, *numbers: float) -> float:
+        """The loss, its gradient left in `gradients`; numbers go on to _forward_rows."""
+        self._need_gradients()
+        self._lay_out(ids, targets, factors)
+        self._team.run("backward", *ids.shape, *numbers)
+        self._finish_gradients(ids.shape[0])
+        losses = self._batch.rows(0, *ids.shape)[3]
+        return float(np.vdot(losses.astype(np.float64), factors))
+
+    def _losses(self, member: int, batch: float, length: float, *numbers: float) -> None:
+        """A worker's rows forward."""
+        first, end = self._share(member, batch)
+        if first == end:
+            return
+        ids, targets, _, losses = self._batch.rows(first, end, int(length))
+        ws = self._workspace(member, *ids.shape, keep=False)
+        self._forward_rows(ws, ids, first, *numbers)
+        losses[...] = token_losses(ws, targets)
+
+    def _backward(self, member: int, batch: float, length: float, *numbers: float) -> None:
+        """A worker's rows forward and backward, into its own gradients."""
+        first, end = self._share(member, batch)
+        if first == end:
+            return
+        ids, targets, factors, losses = self._batch.rows(first, end, int(length))
+        ws = self._workspace(member, *ids.shape, keep=True)
+        seen = self._forward_rows(ws, ids, first, *numbers)
+        losses[...] = token_losses(ws, targets)
+        self._backward_rows(ws, self._worker_gradients[member], ids, targets, factors, seen)
+
     def _share(self, member: int, batch: float) -> tuple[int, int]:
         """First and end row of a worker's part of the batch; empty for some when rows are few."""
         rows, size = int(batch), self._size
@@ -252,6 +309,11 @@ class LanguageModel(ABC):
             self._team = make_team(self._runner, self._size, self._jobs)
         self._batch.put(ids, targets, factors)
 
+    def _copy_of_logits(self, ws: Any) -> Array:
+        """Logits [B, T, V] out of a workspace."""
+        logits: Array = ws.logits.T.reshape(ws.batch, ws.length, self.config.vocab_size).copy()
+        return logits
+
     def _need_gradients(self, size: int = 1) -> None:
         while len(self._worker_gradients) < size:
             self._worker_gradients.append(self.parameters.like())
@@ -264,6 +326,16 @@ class LanguageModel(ABC):
             ws = self._new_workspace(batch, length, keep=keep)
             self._workspaces[member, keep] = ws
         return ws
+
+
+def token_losses(ws: Any, targets: Array) -> Array:
+    """Losses [B, T] in nats after a forward pass; the logits are used up."""
+    return cross_entropy(ws.logits, targets.ravel(), total=ws.total).reshape(targets.shape)
+
+
+def weighted_sum(losses: Array, weights: ArrayLike | None) -> float:
+    """The loss of a batch from those of its tokens [B, T]; see LanguageModel.loss_and_grad."""
+    return float((losses * token_factors(losses.shape, weights)).sum(dtype=np.float64))
 
 
 def stretch(size: int, member: int, members: int) -> tuple[int, int]:

@@ -129,7 +129,8 @@ def mlp_sublayer(ws: Workspace, kept: LayerActivations, p: Table, i: int, *, x_o
         rrms=kept.mlp_rrms,
     )
     np.matmul(p[f"layers.{i}.mlp.gate_up"], kept.mlp_h, out=kept.gate_up)
-    swiglu(kept.gate_up[:f], kept.gate_up[f:], y=kept.hidden, keep=ws.keep)
+    gate, up = kept.gate_up[:f], kept.gate_up[f:]
+    swiglu(gate, up, y=kept.hidden, scratch=ws.swiglu_scratch, keep=ws.keep)
     np.matmul(p[f"layers.{i}.mlp.down"], kept.hidden, out=ws.scratch)
     np.add(kept.x_mid, ws.scratch, out=x_out)
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phi_model.config import ModelConfig
-from phi_model.cross_entropy import cross_entropy, cross_entropy_backward
+from phi_model.cross_entropy import cross_entropy_backward
 from phi_model.embedding import embed, embed_backward
 from phi_model.layer import (
     attention_sublayer,
@@ -25,7 +25,7 @@ from phi_model.layer import (
 from phi_model.norm import rmsnorm, rmsnorm_backward
 from phi_model.workspace import Workspace
 
-__all__ = ["backward", "forward", "parameter_shapes", "token_losses"]
+__all__ = ["backward", "forward", "parameter_shapes"]
 
 Array = NDArray[Any]
 Table = Mapping[str, Array]
@@ -50,11 +50,6 @@ def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return shapes if config.tied_head else shapes | {"head": (v, c)}
 
 
-def head_name(config: ModelConfig) -> str:
-    """The parameter that makes the logits."""
-    return "embedding" if config.tied_head else "head"
-
-
 def forward(ws: Workspace, p: Table, ids: Array) -> None:
     """Fills ws.logits [V, N] for ids [B, T]."""
     c = ws.config
@@ -64,16 +59,11 @@ def forward(ws: Workspace, p: Table, ids: Array) -> None:
         attention_sublayer(ws, kept, p, i)
         mlp_sublayer(ws, kept, p, i, x_out=ws.x_final if is_last else ws.layers[i + 1].x)
     rmsnorm(ws.x_final, p["final_norm.gain"], c.norm_eps, y=ws.h_final, rrms=ws.rrms_final)
-    np.matmul(p[head_name(c)], ws.h_final, out=ws.logits)
-
-
-def token_losses(ws: Workspace, targets: Array) -> Array:
-    """Losses [N] in nats after forward; the logits are used up."""
-    return cross_entropy(ws.logits, targets.ravel(), total=ws.total)
+    np.matmul(p[c.head_name], ws.h_final, out=ws.logits)
 
 
 def backward(ws: Workspace, p: Table, g: Table, ids: Array, targets: Array, factors: Array) -> None:
-    """Writes every gradient of sum_n factors_n * loss_n into g, after token_losses.
+    """Writes every gradient of sum_n factors_n * loss_n into g, after cross_entropy.
 
     Each is written once, the embedding's is then added to: it starts as the tied head's
     gradient, or as zero. So nothing of the step before survives.
@@ -85,9 +75,9 @@ def backward(ws: Workspace, p: Table, g: Table, ids: Array, targets: Array, fact
         targets.ravel(),
         factors.ravel(),
         ws.h_final,
-        p[head_name(c)],
+        p[c.head_name],
         dh=ws.dh,
-        dweight=g[head_name(c)],
+        dweight=g[c.head_name],
     )
     ws.dx[:] = 0
     rmsnorm_backward(

@@ -76,11 +76,6 @@ class ReferenceGPT:
         gradients = self.backward(self.losses_backward(factors, kept_loss), kept)
         return float((losses * factors).sum()), gradients
 
-    @property
-    def head_name(self) -> str:
-        """The parameter that makes the logits."""
-        return "embedding" if self.config.tied_head else "head"
-
     def forward(self, ids: Array) -> tuple[Array, Kept]:
         """Logits [B, T, V] and everything that backward needs."""
         x, kept_embed = self.embed(ids)
@@ -90,7 +85,7 @@ class ReferenceGPT:
             x, kept_mlp = self.mlp_sublayer(x, i)
             kept_layers.append((kept_attention, kept_mlp))
         h, kept_norm = self.norm(x, "final_norm")
-        logits, kept_head = linear(h, self.parameters[self.head_name])
+        logits, kept_head = linear(h, self.parameters[self.config.head_name])
         return logits, (kept_embed, kept_layers, kept_norm, kept_head)
 
     def backward(self, dlogits: Array, kept: Kept) -> dict[str, Array]:
@@ -104,7 +99,8 @@ class ReferenceGPT:
             dx = self.mlp_sublayer_backward(dx, kept_mlp, i, g)
             dx = self.attention_sublayer_backward(dx, kept_attention, i, g)
         g |= self.embed_backward(dx, kept_embed)
-        g[self.head_name] = g.get(self.head_name, 0) + dhead  # tied: the embedding has two uses
+        head = self.config.head_name
+        g[head] = g.get(head, 0) + dhead  # tied: the embedding has two uses
         return g
 
     def attention_sublayer(self, x: Array, i: int) -> tuple[Array, Kept]:

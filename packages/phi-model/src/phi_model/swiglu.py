@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["swiglu", "swiglu_backward"]
+__all__ = ["swiglu", "swiglu_backward", "swiglu_scratch"]
 
 Array = NDArray[Any]
 
@@ -26,15 +26,18 @@ def _blocks(n_hidden: int, n_tokens: int) -> list[slice]:
     return [slice(row, min(row + step, n_hidden)) for row in range(0, n_hidden, step)]
 
 
-def swiglu(gate: Array, up: Array, *, y: Array, keep: bool = True) -> None:
-    """Writes y [F, N] for gate and up [F, N].
+def swiglu_scratch(n_hidden: int, n_tokens: int) -> tuple[int, int, int]:
+    """Shape of the scratch that swiglu needs: two blocks of channels."""
+    return 2, _blocks(n_hidden, n_tokens)[0].stop, n_tokens
+
+
+def swiglu(gate: Array, up: Array, *, y: Array, scratch: Array, keep: bool = True) -> None:
+    """Writes y [F, N] for gate and up [F, N]; scratch is of shape swiglu_scratch(F, N).
 
     With `keep`, gate becomes dy/dgate = up * slope, where slope = d silu / d gate =
     s + silu * (1 - s), and up becomes dy/dup = silu. Without, both keep their values.
     """
-    blocks = _blocks(*gate.shape)
-    scratch = np.empty((2, blocks[0].stop, gate.shape[1]), gate.dtype)
-    for rows in blocks:
+    for rows in _blocks(*gate.shape):
         g, u = gate[rows], up[rows]
         s, silu = scratch[:, : len(g)]
         np.multiply(g, 0.5, out=s)

@@ -17,6 +17,7 @@ from phi_model import attention
 from phi_model.config import ModelConfig
 from phi_model.parameters import FlatTable
 from phi_model.rope import RopeTables
+from phi_model.swiglu import swiglu_scratch
 
 __all__ = ["LayerActivations", "Workspace", "arena_shapes"]
 
@@ -76,6 +77,7 @@ def shared_shapes(config: ModelConfig, batch: int, length: int, *, keep: bool) -
         "total": (n,),
         "scratch": (c.n_embd, n),
         "qk_scratch": (c.n_embd + c.n_kv_embd, n),
+        "swiglu_scratch": swiglu_scratch(c.n_hidden, n),
     }
     if keep:
         shapes |= {"dx": (c.n_embd, n), "dh": (c.n_embd, n)}
@@ -145,6 +147,7 @@ class Workspace:
     total: Array  # [N]
     scratch: Array  # [C, N]
     qk_scratch: Array  # [C + KD, N]
+    swiglu_scratch: Array  # two blocks of rows of [F, N]
     # with keep only:
     dx: Array  # [C, N] the gradient that travels down the residual stream
     dh: Array  # [C, N]

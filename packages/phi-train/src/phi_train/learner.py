@@ -157,11 +157,6 @@ class Learner:
 
     # what goes wrong
 
-    def faulty_gradient(self) -> str:
-        """The first parameter whose gradient is not finite; empty when all are."""
-        faulty = (n for n, g in self.model.gradients.items() if not np.isfinite(g).all())
-        return next(faulty, "")
-
     def can_go_on(self, ids: Array, targets: Array) -> bool:
         """Whether weights and the loss of this batch are finite: the last update may be the one
         that broke the weights.

@@ -292,7 +292,7 @@ class _Run:
         return error
 
     def _what_diverged(self, loss: float) -> str:
-        faulty = self.learner.faulty_gradient()
+        faulty = self.learner.model.faulty_gradient()
         where = f"the gradient of {faulty}" if faulty else f"the loss ({loss})"
         kept = (
             f"{self.folder.last} is from before that"

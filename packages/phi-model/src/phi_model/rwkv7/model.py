@@ -21,10 +21,11 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from phi_model.batch import as_ids, token_factors
 from phi_model.config import ModelConfig
-from phi_model.language_model import LanguageModel
+from phi_model.language_model import LanguageModel, weighted_sum
+from phi_model.parameters import FlatTable
 from phi_model.rwkv7.initialise import initialise_rwkv7
 from phi_model.rwkv7.parameters import decays_weight, rwkv7_parameter_shapes
-from phi_model.rwkv7.passes import backward, forward, token_losses
+from phi_model.rwkv7.passes import backward, forward
 from phi_model.rwkv7.state import RWKV7State
 from phi_model.rwkv7.stream import SharedStream, as_reset
 from phi_model.rwkv7.workspace import Workspace
@@ -63,9 +64,7 @@ class RWKV7(LanguageModel):
         reset: ArrayLike | None = None,
     ) -> float:
         """Mean cross-entropy in nats a token; see loss_and_grad for weights."""
-        losses = -self.token_log_probs(ids, targets, state=state, reset=reset)
-        factors = token_factors(losses.shape, weights)
-        return float((losses * factors).sum(dtype=np.float64))
+        return weighted_sum(-self.token_log_probs(ids, targets, state=state, reset=reset), weights)
 
     def token_log_probs(
         self,
@@ -77,12 +76,10 @@ class RWKV7(LanguageModel):
     ) -> Array:
         """log p(target) [B, T] in nats for ids, targets [B, T]."""
         ids, targets = self._checked(ids, targets)
-        carried = self._lay_out_stream(ids.shape, state, reset)
-        self._lay_out(ids, targets)
-        self._team.run("losses", *ids.shape, carried)
+        log_probs = self._run_losses(ids, targets, self._lay_out_stream(ids.shape, state, reset))
         if state is not None:
             self._stream.take(state, ids.shape[1])
-        return -self._batch.rows(0, *ids.shape)[3]
+        return log_probs
 
     def logits(self, ids: ArrayLike, *, state: RWKV7State | None = None) -> Array:
         """Logits [B, T, V] for ids [B, T], a copy."""
@@ -96,7 +93,7 @@ class RWKV7(LanguageModel):
         for name, array in ws.state.arrays.items():
             start.arrays[name][...] = array
         start.position += ids.shape[1]
-        return ws.logits.T.reshape(*ids.shape, self.config.vocab_size).copy()
+        return self._copy_of_logits(ws)
 
     def loss_and_grad(
         self,
@@ -109,23 +106,15 @@ class RWKV7(LanguageModel):
     ) -> float:
         """The loss in nats a token, its gradient left in `gradients` (overwritten).
 
-        ids, targets: whole numbers [B, T]. weights [B, T], any real numbers:
-        loss = sum(weights * losses) / (number of weights that are not 0), so a mask of zeros
-        and ones gives the mean over the ones, and the gradient is linear in the weights.
-        Raises ConfigError for a batch that does not fit, NotFiniteError for a gradient that is
-        NaN or infinite, WorkerError when a worker dies.
+        Weights and errors as in LanguageModel.loss_and_grad.
         """
         ids, targets = self._checked(ids, targets)
         factors = token_factors(ids.shape, weights)
         carried = self._lay_out_stream(ids.shape, state, reset)
-        self._need_gradients()
-        self._lay_out(ids, targets, factors)
-        self._team.run("backward", *ids.shape, carried)
-        self._finish_gradients(ids.shape[0])
+        loss = self._run_backward(ids, targets, factors, carried)
         if state is not None:
             self._stream.take(state, ids.shape[1])
-        losses = self._batch.rows(0, *ids.shape)[3]
-        return float(np.vdot(losses.astype(np.float64), factors))
+        return loss
 
     # what LanguageModel asks for
 
@@ -142,29 +131,9 @@ class RWKV7(LanguageModel):
     def _new_workspace(self, batch: int, length: int, *, keep: bool) -> Workspace:
         return Workspace(self.config, batch, length, dtype=self.dtype, keep=keep)
 
-    def _losses(self, member: int, batch: float, length: float, *numbers: float) -> None:
-        first, end = self._share(member, batch)
-        if first == end:
-            return
-        ids, targets, _, losses = self._batch.rows(first, end, int(length))
-        ws: Workspace = self._workspace(member, *ids.shape, keep=False)
-        self._forward(ws, ids, first, *numbers)
-        losses[...] = token_losses(ws, targets).reshape(ids.shape)
-
-    def _backward(self, member: int, batch: float, length: float, *numbers: float) -> None:
-        first, end = self._share(member, batch)
-        if first == end:
-            return
-        ids, targets, factors, losses = self._batch.rows(first, end, int(length))
-        ws: Workspace = self._workspace(member, *ids.shape, keep=True)
-        reset = self._forward(ws, ids, first, *numbers)
-        losses[...] = token_losses(ws, targets).reshape(ids.shape)
-        gradients = self._worker_gradients[member]
-        backward(ws, self.parameters, gradients, ids, targets, factors, reset)
-
-    def _forward(self, ws: Workspace, ids: Array, first: int, carried: float = 0) -> Array | None:
+    def _forward_rows(self, ws: Workspace, ids: Array, first: int, *numbers: float) -> Array | None:
         """The pass from the state of these rows, or from nothing; returns their borders."""
-        if carried:
+        if any(numbers):
             reset = self._stream.enter(ws.state, first, ws.length)
             borders = reset if reset.any() else None
             forward(ws, self.parameters, ids, borders)
@@ -174,6 +143,17 @@ class RWKV7(LanguageModel):
             array[...] = 0
         forward(ws, self.parameters, ids)
         return None
+
+    def _backward_rows(
+        self,
+        ws: Workspace,
+        g: FlatTable,
+        ids: Array,
+        targets: Array,
+        factors: Array,
+        seen: Array | None,
+    ) -> None:
+        backward(ws, self.parameters, g, ids, targets, factors, seen)
 
     # what the jobs stand on
 

@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from phi_model.config import ModelConfig
-from phi_model.cross_entropy import cross_entropy, cross_entropy_backward
+from phi_model.cross_entropy import cross_entropy_backward
 from phi_model.embedding import embed, embed_backward
 from phi_model.rwkv7.channel_mix import channel_mix, channel_mix_backward, norm_backward
 from phi_model.rwkv7.layer_norm import normalise
 from phi_model.rwkv7.time_mix import time_mix, time_mix_backward
 from phi_model.rwkv7.workspace import Workspace, rows
 
-__all__ = ["backward", "forward", "token_losses"]
+__all__ = ["backward", "forward"]
 
 Array = NDArray[Any]
 Table = Mapping[str, Array]
@@ -40,17 +39,7 @@ def forward(ws: Workspace, p: Table, ids: Array, reset: Array | None = None) -> 
     normalise(ws.x, c.norm_eps, normed=ws.final_normed, rstd=ws.final_rstd)
     np.multiply(ws.final_normed, p["final_norm.gain"], out=ws.h)
     ws.h += p["final_norm.bias"]
-    np.matmul(p[head_name(c)], rows(ws.h).T, out=ws.logits)
-
-
-def head_name(config: ModelConfig) -> str:
-    """The parameter that makes the logits."""
-    return "embedding" if config.tied_head else "head"
-
-
-def token_losses(ws: Workspace, targets: Array) -> Array:
-    """Losses [N] in nats after forward; the logits are used up."""
-    return cross_entropy(ws.logits, targets.ravel(), total=ws.total)
+    np.matmul(p[c.head_name], rows(ws.h).T, out=ws.logits)
 
 
 def backward(
@@ -62,7 +51,7 @@ def backward(
     factors: Array,
     reset: Array | None = None,
 ) -> None:
-    """Writes every gradient of sum_n factors_n * loss_n into g, after token_losses.
+    """Writes every gradient of sum_n factors_n * loss_n into g, after cross_entropy.
 
     The state that came in is a constant: back-propagation ends at the batch's first token.
     """
@@ -73,9 +62,9 @@ def backward(
         targets.ravel(),
         factors.ravel(),
         rows(ws.h).T,
-        p[head_name(c)],
+        p[c.head_name],
         dh=rows(ws.dh).T,
-        dweight=g[head_name(c)],
+        dweight=g[c.head_name],
     )
     ws.dx[...] = 0
     ws.dfirst_values[...] = 0

@@ -42,7 +42,6 @@ class ReferenceRWKV7:
 
     def __init__(self, config: ModelConfig, parameters: Mapping[str, Array]) -> None:
         self.config, self.parameters = config, parameters
-        self.head_name = "embedding" if config.tied_head else "head"
 
     def logits(self, ids: Array, state: RWKV7State | None = None) -> Array:
         """Logits [B, T, V]; a state is where it starts, and is left at where it ends."""
@@ -84,7 +83,7 @@ class ReferenceRWKV7:
             layers.append((kept_norm, kept_mix, kept_norm2, kept_channel))
         state.position += ids.shape[1]
         h, kept_final = self._norm(x, "final_norm")
-        logits, kept_head = linear(h, p[self.head_name])
+        logits, kept_head = linear(h, p[c.head_name])
         return logits, (kept_embed, kept_first, layers, kept_final, kept_head)
 
     def _backward(self, dlogits: Array, kept: Kept, g: Gradients) -> None:
@@ -100,7 +99,8 @@ class ReferenceRWKV7:
             dx = dx + self._norm_backward(dh, kept_norm, f"layers.{i}.time_norm", g)
         dx = self._norm_backward(dx, kept_first, "embedding_norm", g)
         g["embedding"] = embed_backward(dx, kept_embed)
-        g[self.head_name] = g.get(self.head_name, 0) + dhead
+        head = self.config.head_name
+        g[head] = g.get(head, 0) + dhead
 
     def _time_mix(
         self, x: Array, i: int, first_values: Array | None, state: RWKV7State, reset: Array
