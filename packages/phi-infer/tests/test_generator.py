@@ -7,10 +7,9 @@ import shutil
 import numpy as np
 import pytest
 
-import phi_infer
 from phi_infer import ModelError, Sampling, SamplingError, load
 from phi_infer.gpt_step import GPTStep
-from phi_model import CheckpointError, save_checkpoint
+from phi_model import CheckpointError, load_checkpoint, save_checkpoint
 from phi_tokenizer import TokenizerError
 
 GREETING = "Grüße, 日本 😀!"
@@ -19,7 +18,7 @@ GREETING = "Grüße, 日本 😀!"
 def test_greedy_text_by_brute_force(checkpoint):
     """No cache: the whole text through the model for each token, within its context."""
     generator = load(checkpoint)
-    model = phi_infer.generator.load_checkpoint(checkpoint).model
+    model = load_checkpoint(checkpoint).model
     ids = generator.prompt_ids("The bear")
     start = len(ids)
     while len(ids) < 16:

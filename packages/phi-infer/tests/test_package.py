@@ -12,11 +12,12 @@ import pytest
 
 import phi_infer
 
-MODULES = ["phi_infer", *(f"phi_infer.{m.name}" for m in pkgutil.iter_modules(phi_infer.__path__))]
+MODULES = ["phi_infer", *(m.name for m in pkgutil.walk_packages(phi_infer.__path__, "phi_infer."))]
 
 
 def test_public_names():
     assert set(phi_infer.__all__) == {
+        "FormatError",
         "Generator",
         "ModelError",
         "PhiInferError",

@@ -4,10 +4,18 @@
 >>> print(load("best.phi").generate("Once upon a time", max_tokens=50, seed=1))  # doctest: +SKIP
 """
 
-from phi_infer.errors import ModelError, PhiInferError, SamplingError
+from phi_infer.errors import FormatError, ModelError, PhiInferError, SamplingError
 from phi_infer.generator import Generator, load
 from phi_infer.sampling import Sampling
 
-__all__ = ["Generator", "ModelError", "PhiInferError", "Sampling", "SamplingError", "load"]
+__all__ = [
+    "FormatError",
+    "Generator",
+    "ModelError",
+    "PhiInferError",
+    "Sampling",
+    "SamplingError",
+    "load",
+]
 
 __version__ = "0.1.0"

@@ -1,11 +1,12 @@
 """What can go wrong, as a tree:
 
 PhiInferError
-├── SamplingError   a sampling setting outside its range
-└── ModelError      a checkpoint that cannot generate text
+├── SamplingError   a setting outside its range, or a prompt that cannot be used
+├── ModelError      a checkpoint that cannot generate text
+└── FormatError     a file that is damaged, or a model that a file format cannot hold
 """
 
-__all__ = ["ModelError", "PhiInferError", "SamplingError"]
+__all__ = ["FormatError", "ModelError", "PhiInferError", "SamplingError"]
 
 
 class PhiInferError(Exception):
@@ -18,3 +19,7 @@ class SamplingError(PhiInferError, ValueError):
 
 class ModelError(PhiInferError):
     """A checkpoint without a tokenizer, or whose tokenizer does not fit the model."""
+
+
+class FormatError(PhiInferError):
+    """A model file that is not sound, or an option of a model that a format has no place for."""

@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phi_infer.errors import ModelError, SamplingError
+from phi_infer.formats import read
 from phi_infer.gpt_step import GPTStep
 from phi_infer.rwkv7_step import RWKV7Step
 from phi_infer.sampling import Sampling, sample
 from phi_infer.stop import StopText
-from phi_model import Checkpoint, load_checkpoint
+from phi_model import Checkpoint
 from phi_tokenizer import Tokenizer
 
 __all__ = ["Generator", "load"]
@@ -29,12 +30,12 @@ END_OF_TEXT = "<|endoftext|>"
 
 
 def load(path: str | os.PathLike[str], *, verify: bool = True) -> Generator:
-    """The generator of a .phi checkpoint; verify=False skips the tensors' checksums.
+    """The generator of a model file: .phi, .gguf, llama2.c's .bin, a folder in HF's layout.
 
-    Raises FileNotFoundError, phi_model.CheckpointError, or ModelError when the checkpoint holds
-    no tokenizer or one that does not fit its model.
+    verify=False skips the checksums of a .phi. Raises FileNotFoundError, phi_model.CheckpointError,
+    FormatError, or ModelError when the model has no tokenizer or one that does not fit it.
     """
-    return Generator(load_checkpoint(path, verify=verify))
+    return Generator(read(path, verify=verify))
 
 
 class Generator:
