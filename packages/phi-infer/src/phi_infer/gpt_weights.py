@@ -145,7 +145,7 @@ class GPTWeights:
         if furthest >= MOST_TURNS:
             return self._turns_at(positions)
         if furthest >= len(self._turns):
-            size = max(256, 2 << furthest.bit_length() - 1)
+            size = max(256, 1 << furthest.bit_length())
             self._turns = self._turns_at(np.arange(size))
         turns: Array = self._turns[positions]
         return turns
