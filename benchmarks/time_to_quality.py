@@ -1,38 +1,36 @@
 #!/usr/bin/env python3
 """Seconds of training until a model predicts held-out text as well as counted trigrams do.
 
-    pip install torch threadpoolctl
+    pip install torch schedulefree threadpoolctl
+    python benchmarks/time_to_quality.py --data train.txt --valid valid.txt --sweep --jobs 2
     python benchmarks/time_to_quality.py --data train.txt --valid valid.txt [--rounds 3] [--write]
-    python benchmarks/time_to_quality.py --data ... --valid ... --sweep ours [--write]
-    python benchmarks/time_to_quality.py --data ... --valid ... --sweep torch [--write]
 
 gpt-1m by `phi-train run`'s own loop with two workers, beside a nanoGPT-style loop in PyTorch on two
 threads, eager and compiled: the same tokens, batches and first weights. Two rows: one recipe for
-all, and each side's best, which --sweep finds (--write keeps it in time_to_quality_best.json, with
-the command). Every run has a process of its own; compiling and evaluation are outside the clock.
-Exits 1 when a bar is missed.
+all, and each side's best, which --sweep finds and keeps in time_to_quality_best.json (see
+time_to_quality_sweep.py). Every run has a process of its own; compiling and evaluation are outside
+the clock. Exits 1 when a bar is missed.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
+import functools
 import json
-import shlex
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from report import machine, write_section
+from time_to_quality_sweep import sweep
 
 BEST = Path(__file__).with_name("time_to_quality_best.json")
-SAME = {"optimizer": "adamw", "learning_rate": 2e-3, "batch_size": 4, "steps": 1500}
+SAME = {"optimizer": "adamw", "learning_rate": 2e-3, "batch_size": 4, "steps": 3500}
 BARS = {"same recipe": 0.55, "best recipes": 0.5}
 PEERS = {"ours": "ours", "torch eager": "torch", "torch.compile": "torch"}  # and their side
 NEVER = float("inf")
@@ -42,12 +40,14 @@ def main() -> None:
     """Measures, prints the table, judges it."""
     options = arguments()
     if options.peer:
-        print(json.dumps(run_peer(options)))
+        told = run_peer(options)
+        print(json.dumps(json.loads(options.recipe) | judged(told, options.level)))
         return
     with tempfile.TemporaryDirectory() as folder:
         prepare(options, Path(folder))
         if options.sweep:
-            sweep(options)
+            ways = (functools.partial(way, options) for way in (command, measure))
+            sweep(options, *ways, BEST)
             return
         rows = [("same recipe", dict.fromkeys(("ours", "torch"), SAME))]
         best = stored_best()
@@ -72,15 +72,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--eval-tokens", type=int, default=32_768)
     parser.add_argument("--steps", type=int, help="of the same recipe, for a quick try")
     parser.add_argument("--write", action="store_true", help="keep the result")
-    parser.add_argument("--sweep", choices=["ours", "torch"])
-    parser.add_argument("--optimizers", default="adamw,muon")
-    parser.add_argument("--rates", default="2e-3,4e-3,8e-3")
-    parser.add_argument("--batches", default="4,8")
-    parser.add_argument("--horizons", default="500,700,1000", help="steps of the schedule")
+    parser.add_argument("--sweep", action="store_true", help="find each side's best recipe")
+    parser.add_argument("--work", default="runs/time-to-quality", help="the sweep's journal")
+    parser.add_argument("--jobs", type=int, default=1, help="runs of the sweep at a time")
     parser.add_argument("--minutes", type=float, default=NEVER, help="begin no run after that")
     parser.add_argument("--peer", choices=[*PEERS], help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     parser.add_argument("--recipe", help=argparse.SUPPRESS)
+    parser.add_argument("--level", type=float, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--workers", default="2", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.steps:
         SAME["steps"] = options.steps
@@ -102,7 +102,7 @@ def run_peer(options: argparse.Namespace) -> dict[str, Any]:
         seq_len=options.seq_len,
         eval_every=options.eval_every,
         eval_tokens=options.eval_tokens,
-        workers="2",
+        workers=options.workers,
         sample_every=0,
         checkpoint_every=0,
         baselines=False,
@@ -164,21 +164,35 @@ def prepare(options: argparse.Namespace, folder: Path) -> None:
     print(f"trigrams: {options.level:.4f} nats a token on {slice_.ids.size:,} held-out tokens")
 
 
-def measure(options: argparse.Namespace, peer: str, recipe: dict[str, Any]) -> dict[str, Any]:
-    """One peer's run: seconds and steps to the level, the last loss, ms a step."""
-    command = [sys.executable, __file__, "--peer", peer, "--folder", options.folder]
-    command += ["--preset", options.preset, "--seq-len", str(options.seq_len)]
-    command += ["--eval-every", str(options.eval_every), "--eval-tokens", str(options.eval_tokens)]
-    command += ["--recipe", json.dumps(recipe)]
-    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    told = json.loads(said.splitlines()[-1])
-    reached = next((look for look in told["looks"] if look[2] <= options.level), None)
+def command(
+    options: argparse.Namespace, peer: str, recipe: dict[str, Any], *, workers: int = 2
+) -> list[str]:
+    """The arguments of Python for one peer's run."""
+    return [
+        *(__file__, "--peer", peer, "--folder", options.folder, "--preset", options.preset),
+        *("--seq-len", str(options.seq_len), "--eval-every", str(options.eval_every)),
+        *("--eval-tokens", str(options.eval_tokens), "--level", repr(options.level)),
+        *("--workers", str(workers), "--recipe", json.dumps(recipe)),
+    ]
+
+
+def judged(told: dict[str, Any], level: float) -> dict[str, Any]:
+    """Seconds and steps to the level (None when it was not reached), the last loss, ms a step."""
+    reached = next((look for look in told["looks"] if look[2] <= level), None)
     return {
-        "seconds": reached[1] if reached else NEVER,
-        "steps": reached[0] if reached else None,
+        "seconds": reached[1] if reached else None,
+        "reached": reached[0] if reached else None,
         "loss": told["looks"][-1][2],
         "ms": 1e3 * told["seconds"] / told["looks"][-1][0],
     }
+
+
+def measure(options: argparse.Namespace, peer: str, recipe: dict[str, Any]) -> dict[str, Any]:
+    """What judged() says of one peer's run, in a process of its own."""
+    arguments = [sys.executable, *command(options, peer, recipe)]
+    said = subprocess.run(arguments, check=True, stdout=subprocess.PIPE, text=True).stdout
+    found: dict[str, Any] = json.loads(said.splitlines()[-1])
+    return found
 
 
 def compare(
@@ -195,8 +209,8 @@ def compare(
 
 def middle(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """The medians; steps are None where half of the runs never got there."""
-    seconds = statistics.median(run["seconds"] for run in runs)
-    steps = statistics.median(run["steps"] or NEVER for run in runs)
+    seconds = statistics.median(run["seconds"] or NEVER for run in runs)
+    steps = statistics.median(run["reached"] or NEVER for run in runs)
     return {
         "seconds": seconds,
         "steps": None if steps == NEVER else steps,
@@ -205,47 +219,9 @@ def middle(runs: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def grid(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Every recipe of a sweep; the warm-up is a tenth of the schedule, at most 100 steps."""
-    for optimizer, batch, steps, rate in itertools.product(
-        options.optimizers.split(","),
-        map(int, options.batches.split(",")),
-        map(int, options.horizons.split(",")),
-        map(float, options.rates.split(",")),
-    ):
-        yield {
-            "optimizer": optimizer,
-            "learning_rate": rate,
-            "batch_size": batch,
-            "steps": steps,
-            "warmup_steps": min(100, steps // 10),
-        }
-
-
-def sweep(options: argparse.Namespace) -> None:
-    """Runs the grid with one seed, by the side's faster peer, and keeps the best."""
-    peer = "ours" if options.sweep == "ours" else "torch.compile"
-    began, found = time.monotonic(), []
-    for recipe in grid(options):
-        if time.monotonic() - began > 60 * options.minutes:
-            print("time is up; the rest of the grid is left out")
-            break
-        result = measure(options, peer, recipe | {"seed": 0})
-        found.append((result["seconds"], recipe))
-        print(f"{json.dumps(recipe)}: {result}", flush=True)
-    seconds, recipe = min(found, key=lambda pair: pair[0])
-    print(f"best: {json.dumps(recipe)}: {seconds:.2f} s")
-    if options.write and seconds < NEVER:
-        command = shlex.join(["python", "benchmarks/time_to_quality.py", *sys.argv[1:]])
-        stored = stored_best() | {
-            options.sweep: {"recipe": recipe, "seconds": seconds, "command": command}
-        }
-        BEST.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
-
-
 def stored_best() -> dict[str, Any]:
     """What the sweeps found; the same recipe for a side that was not swept."""
-    unswept = {"recipe": SAME, "command": "not swept"}
+    unswept = {"recipe": SAME, "why": "not swept"}
     found = json.loads(BEST.read_text(encoding="utf-8")) if BEST.exists() else {}
     return {"ours": unswept, "torch": unswept, **found}
 
@@ -281,8 +257,8 @@ def report(
             missed.append(f"{name}: {shown(ours / compiled, '.2f')}, bar {BARS[name]}")
     lines += ["", f"Same recipe: {json.dumps(SAME)}."]
     for side in ("ours", "torch"):
-        lines.append(f"Best of {side}: {json.dumps(best[side]['recipe'])}, found by ")
-        lines[-1] += f"`{best[side]['command']}`."
+        lines.append(f"Best of {side}: {json.dumps(best[side]['recipe'])}, found by `--sweep`: ")
+        lines[-1] += f"{best[side]['why']}."
     lines += ["", "Bars missed: " + ("none." if not missed else ""), *(f"- {m}" for m in missed)]
     return "\n".join(lines), missed
 

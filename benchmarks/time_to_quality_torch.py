@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -45,21 +47,38 @@ def train_torch(config: TrainConfig, data: PreparedData, *, compiled: bool) -> d
     seconds, looks = 0.0, []
     for step in range(config.steps):
         started = time.perf_counter()
-        factor = schedules.warmup_stable_decay(
-            step,
-            config.steps,
-            warmup_steps=min(config.warmup_steps, config.steps // 2),
-            final=config.final_rate,
-        )
-        one_step(model, call, optimizers, *batches(step), rate=config.learning_rate * factor)
+        rate = config.learning_rate * factor(config, step)
+        one_step(model, call, optimizers, *batches(step), rate=rate)
         seconds += time.perf_counter() - started
         if (step + 1) % config.eval_every == 0 or step + 1 == config.steps:
-            looks.append((step + 1, seconds, held_out_loss(model, config, data)))
+            with averaged(optimizers):
+                looks.append((step + 1, seconds, held_out_loss(model, config, data)))
     return {"looks": looks, "seconds": seconds}
 
 
+def factor(config: TrainConfig, step: int) -> float:
+    """Of the peak rate, as phi-train run has it for the optimiser."""
+    warmup = min(config.warmup_steps, config.steps // 2)
+    if config.optimizer == "schedule-free":
+        return schedules.constant(step, config.steps, warmup_steps=warmup)
+    return schedules.warmup_stable_decay(
+        step, config.steps, warmup_steps=warmup, final=config.final_rate
+    )
+
+
+@contextmanager
+def averaged(optimizers: list[torch.optim.Optimizer]) -> Iterator[None]:
+    """Inside, the weights are those to evaluate."""
+    averaging = [optimizer for optimizer in optimizers if hasattr(optimizer, "eval")]
+    for optimizer in averaging:
+        optimizer.eval()
+    yield
+    for optimizer in averaging:
+        optimizer.train()
+
+
 def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """Fused AdamW; or Muon for the hidden matrices and fused AdamW for the rest."""
+    """Fused AdamW; Muon for the hidden matrices and fused AdamW for the rest; or Schedule-Free."""
     decay = 0.1 if config.weight_decay < 0 else config.weight_decay
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     gains = [p for p in model.parameters() if p.ndim < 2]
@@ -70,6 +89,12 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.O
         inside = {id(p) for p in hidden}
         matrices = [p for p in matrices if id(p) not in inside]
     groups = [{"params": matrices, "weight_decay": decay}, {"params": gains, "weight_decay": 0.0}]
+    if config.optimizer == "schedule-free":
+        from schedulefree import AdamWScheduleFree  # noqa: PLC0415  (its authors' package)
+
+        averaging = AdamWScheduleFree(groups, lr=1e-3, betas=(0.9, 0.999), foreach=True)
+        averaging.train()
+        return [averaging]
     return [*found, torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.95), fused=True)]
 
 
