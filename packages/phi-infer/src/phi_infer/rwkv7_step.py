@@ -1,7 +1,9 @@
 """An RWKV-7 one token at a time: its state never grows, so that no token costs more than another.
 
 Forward only, vectors not batches. The arithmetic is that of phi_model.rwkv7, whose whole
-sequences give the same logits.
+sequences give the same logits; buffers and views are made once, constants are folded into the
+weights (phi_infer.rwkv7_weights), and each line below is one call of numpy. The plain step it
+must equal is kept in tests/test_rwkv7_step.py.
 """
 
 from __future__ import annotations
@@ -13,150 +15,262 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from phi_infer.rwkv7_weights import RWKV7Weights
+from phi_infer.rwkv7_prefill import prefill
+from phi_infer.rwkv7_weights import RWKV7Layer, RWKV7Weights
 from phi_model import ModelConfig, RWKV7State
-from phi_model.rwkv7.parameters import MIXES
-from phi_model.rwkv7.time_mix import HEAD_NORM_EPS, LEAST_LOG_DECAY, LEAST_NORM
+from phi_model.rwkv7.time_mix import LEAST_NORM
 
 __all__ = ["RWKV7Step"]
 
 Array = NDArray[Any]
 
-R, W, K, V, A, G = range(len(MIXES))
-
 
 class RWKV7Step:
-    """The state of one text: feed it a token, it returns the logits of the next."""
+    """The state of one text: feed it a token, it returns the logits of the next.
+
+    parameters: a model's, or its RWKV7Weights, which steps share.
+    """
 
     def __init__(self, config: ModelConfig, parameters: Mapping[str, Array] | RWKV7Weights) -> None:
-        self.config = config
-        p = parameters.parameters if isinstance(parameters, RWKV7Weights) else parameters
-        self.weights = RWKV7Weights(config, p)
-        self._embedding = p["embedding"]
-        self._head = p["embedding" if config.tied_head else "head"]
-        self._first_norm = p["embedding_norm.gain"], p["embedding_norm.bias"]
-        self._final_norm = p["final_norm.gain"], p["final_norm.bias"]
-        self._layers = [_LayerWeights(p, i) for i in range(config.n_layer)]
-        self.state = RWKV7State.zeros(config)
+        c = self.config = config
+        w = parameters if isinstance(parameters, RWKV7Weights) else RWKV7Weights(config, parameters)
+        self.weights = w
+        self._with_eps = np.full(c.n_embd + 1, w.eps, np.float32)
+        self._with_one = np.ones(c.n_embd + 1, np.float32)
+        self._square, self._root = np.zeros((), np.float32), np.zeros((), np.float32)
+        self._update = np.zeros(c.n_embd, np.float32)
+        self._hidden = np.zeros((2, c.n_hidden), np.float32)
+        self._buffers = _Buffers(w)
+        self._step_layers: list[tuple[RWKV7Layer, Array, Array, Array]] = []
+        self._state = RWKV7State.zeros(config)
+
+    @property
+    def state(self) -> RWKV7State:
+        """What is remembered of the text; changes in place."""
+        return self._state
+
+    @state.setter
+    def state(self, state: RWKV7State) -> None:
+        state.check(self.config, 1)
+        self._state = state
+        self._step_layers = []
 
     @property
     def position(self) -> int:
         """Tokens read so far; nothing depends on it."""
-        return self.state.position
+        return self._state.position
 
     def prefill(self, ids: Sequence[int] | Array) -> Array:
-        """Reads ids, one or more; the logits [V] after the last."""
-        for token in ids:
-            logits = self(int(token))
-        return logits
+        """Reads ids, one or more, by matrix products; the logits [V] after the last."""
+        if len(ids) > 1:
+            prefill(self.weights, self._state, ids[:-1])
+        return self(int(ids[-1]))
 
     def copy(self) -> RWKV7Step:
         """A step that goes on from here by itself; the weights are shared."""
         other = RWKV7Step(self.config, self.weights)
-        other.state = self.state.copy()
+        other.state = self._state.copy()
         return other
 
     def save_state(self, path: str | os.PathLike[str]) -> None:
         """Writes what is remembered of the text to a small file."""
-        self.state.save(path)
+        self._state.save(path)
 
     def load_state(self, path: str | os.PathLike[str]) -> None:
         """Goes on from a saved state. Raises CheckpointError or ConfigError."""
-        state = RWKV7State.load(path)
-        state.check(self.config, 1)
-        self.state = state
+        self.state = RWKV7State.load(path)
 
     def __call__(self, token: int) -> Array:
-        """Logits [V] after `token`; takes its place at the end of the text."""
-        state = self.state
-        x = self._norm(self._embedding[token], self._first_norm)
+        """Logits [V] after `token`, a new array; takes its place at the end of the text."""
+        if not self._step_layers:
+            s = self._state
+            parts = (self.weights.layers, s.time_shift[0], s.channel_shift[0], s.wkv[0])
+            self._step_layers = list(zip(*parts, strict=True))
+        x, h = self._with_eps[:-1], self._with_one[:-1]
+        x[...] = self.weights.embed(np.array([token]))[0]
         first_values: Array | None = None
-        for i, layer in enumerate(self._layers):
-            h = self._norm(x, layer.time_norm)
-            mixed = (state.time_shift[0, i] - h) * layer.mixes
-            mixed += h
-            state.time_shift[0, i] = h
-            y, first_values = self._time_mix(mixed, layer, state.wkv[0, i], first_values)
-            x = x + y
-            h = self._norm(x, layer.channel_norm)
-            root = layer.key @ (h + (state.channel_shift[0, i] - h) * layer.mix_k)
-            state.channel_shift[0, i] = h
-            np.maximum(root, 0, out=root)
-            root *= root
-            x += layer.value @ root
-        state.position += 1
-        logits: Array = self._head @ self._norm(x, self._final_norm)
+        for layer, time_shift, channel_shift, wkv in self._step_layers:
+            self._normalise(x, h)
+            first_values = self._time_mix(layer, x, h, time_shift, wkv, first_values)
+            self._normalise(x, h)
+            self._channel_mix(layer, x, h, channel_shift)
+        self._normalise(x, h)
+        self._state.position += 1
+        logits: Array = self._with_one.dot(self.weights.head)
         return logits
 
+    def _normalise(self, x: Array, h: Array) -> None:
+        """x, which has no mean, over its size."""
+        with_eps, square, root = self._with_eps, self._square, self._root
+        with_eps.dot(with_eps, square)
+        np.sqrt(square, root)
+        np.divide(x, root, h)
+
+    def _channel_mix(self, layer: RWKV7Layer, x: Array, h: Array, before: Array) -> None:
+        multiply, add = np.multiply, np.add
+        root, hidden = self._hidden
+        mixed, update = self._buffers.low_mixed, self._update
+        gain, bias = layer.channel_norm
+        multiply(h, gain, h)
+        add(h, bias, h)
+        np.subtract(before, h, mixed)
+        multiply(mixed, layer.mix_k, mixed)
+        add(mixed, h, mixed)
+        before[...] = h
+        mixed.dot(layer.channel_key, root)
+        np.abs(root, hidden)
+        add(hidden, root, hidden)
+        multiply(hidden, root, hidden)
+        hidden.dot(layer.channel_value, update)
+        add(x, update, x)
+
     def _time_mix(
-        self, mixed: Array, layer: _LayerWeights, wkv: Array, first_values: Array | None
-    ) -> tuple[Array, Array]:
-        """What goes into the residual stream [C], and the first layer's values; moves wkv on.
+        self,
+        layer: RWKV7Layer,
+        x: Array,
+        h: Array,
+        before: Array,
+        wkv: Array,
+        first_values: Array | None,
+    ) -> Array:
+        """Adds to x; moves wkv [H, D, D] on: rows are channels of the values, columns of the keys.
 
-        wkv [H, D, D]: rows are channels of the values, columns of the keys.
+        Returns the first layer's values.
         """
-        heads = len(wkv), wkv.shape[1]
-        r, k0, v = np.matmul(layer.rkv, mixed[layer.order, :, None])[:, :, 0]
-        decay = _sigmoid(layer.up["w"] @ np.tanh(layer.down["w"] @ mixed[W]) + layer.bias["w"])
-        a = _sigmoid(layer.up["a"] @ (layer.down["a"] @ mixed[A]) + layer.bias["a"])
-        gate = layer.up["g"] @ _sigmoid(layer.down["g"] @ mixed[G])
+        multiply, add = np.multiply, np.add
+        b = self._buffers
+        gain, bias = layer.time_norm
+        multiply(h, gain, h)
+        add(h, bias, h)
+        np.subtract(before, h, b.shift)
+        multiply(b.shift, layer.mixes, b.mixed)
+        add(b.mixed, h, b.mixed)
+        before[...] = h
+        self._project(layer, is_first=first_values is None)
         if first_values is None:
-            first_values = v
+            first_values = b.first_values
+            first_values[...] = b.v0
+            b.v[...] = b.v0
         else:
-            share = _sigmoid(layer.up["v"] @ (layer.down["v"] @ mixed[V]) + layer.bias["v"])
-            v = v + (first_values - v) * share
-        kappa = (k0 * layer.k_k).reshape(heads)
-        kappa /= np.maximum(np.sqrt(np.vecdot(kappa, kappa)), np.float32(LEAST_NORM))[:, None]
-        k = k0 * (1 + (a - 1) * layer.k_a)
-        r, k, v_heads, a = (part.reshape(heads) for part in (r, k, v, a))
-        read = wkv @ kappa[:, :, None]
-        wkv *= np.exp(np.float32(LEAST_LOG_DECAY) * decay).reshape(len(wkv), 1, -1)
-        wkv -= read * (kappa * a)[:, None, :]
-        wkv += v_heads[:, :, None] * k[:, None, :]
-        y = (wkv @ r[:, :, None])[:, :, 0]
-        y = _normalise(y, HEAD_NORM_EPS).ravel() * layer.head_norm[0] + layer.head_norm[1]
-        y += (np.vecdot(r * layer.r_k.reshape(heads), k)[:, None] * v_heads).ravel()
-        y *= gate
-        return layer.output @ y, first_values
+            np.subtract(first_values, b.v0, b.v)
+            multiply(b.v, b.share, b.v)
+            add(b.v, b.v0, b.v)
+        self._keys(layer)
+        self._recur(wkv)
+        self._read_out(layer)
+        b.y.dot(layer.output, self._update)
+        add(x, self._update, x)
+        return first_values
 
-    def _norm(self, x: Array, gain_bias: tuple[Array, Array]) -> Array:
-        y = _normalise(x, self.config.norm_eps)
-        y *= gain_bias[0]
-        y += gain_bias[1]
-        return y
+    def _project(self, layer: RWKV7Layer, *, is_first: bool) -> None:
+        """The mixes through their matrices."""
+        b, squash = self._buffers, self.weights.squash
+        b.mixed_r.dot(layer.receptance, b.r)
+        b.mixed_k.dot(layer.key, b.k0)
+        b.mixed_v.dot(layer.value, b.values_and_low)
+        b.mixed_w.dot(layer.w_down, b.low_w)
+        b.mixed_a.dot(layer.a_down, b.low_a)
+        b.mixed_g.dot(layer.g_down, b.low_g)
+        np.tanh(b.low_w_g, b.low_w_g)
+        b.one_low_w.dot(layer.w_up, b.z_w)
+        b.low_a_one.dot(layer.a_up, b.z_a)
+        b.low_g_one.dot(layer.g_up, b.gate)
+        if not is_first:
+            b.low_v_one.dot(layer.v_up, b.z_v)
+        np.tanh(b.z, b.z)
+        np.multiply(b.z, squash, b.squashed)
+        np.add(b.squashed, squash, b.squashed)
+
+    def _keys(self, layer: RWKV7Layer) -> None:
+        """k, kappa, -kappa a and the decay."""
+        multiply, add, b = np.multiply, np.add, self._buffers
+        multiply(b.z_a, layer.k_scale[0], b.k)
+        add(b.k, layer.k_scale[1], b.k)
+        multiply(b.k, b.k0, b.k)
+        multiply(b.k0, layer.k_k, b.kappa)
+        np.vecdot(b.kappa_heads, b.kappa_heads, b.head_square)
+        np.sqrt(b.head_square, b.head_root)
+        np.maximum(b.head_root, b.least, out=b.head_root)
+        np.divide(b.kappa_heads, b.head_root_column, b.kappa_heads)
+        multiply(b.kappa, b.minus_a, b.minus_b)
+        np.exp(b.log_w, b.decay)
+
+    def _recur(self, wkv: Array) -> None:
+        """S = S diag(w) - (S kappa) (kappa a)^T + v k^T,  y = S r."""
+        matmul, b = np.matmul, self._buffers
+        matmul(wkv, b.kappa_column, b.read_column)
+        np.multiply(wkv, b.decay_row, wkv)
+        matmul(b.v_read, b.k_minus_b, b.outer)
+        np.add(wkv, b.outer, wkv)
+        matmul(wkv, b.r_column, b.y_column)
+
+    def _read_out(self, layer: RWKV7Layer) -> None:
+        """y = gate (head_norm(y) + (r r_k . k) v)."""
+        multiply, add, vecdot, b = np.multiply, np.add, np.vecdot, self._buffers
+        b.y_and_one.dot(self.weights.centre, b.y_centred)
+        vecdot(b.y_centred, b.y_centred, b.head_square)
+        np.sqrt(b.head_square, b.head_root)
+        np.divide(b.y_centred_heads, b.head_root_column, b.y_heads)
+        multiply(b.y, layer.head_norm[0], b.y)
+        add(b.y, layer.head_norm[1], b.y)
+        multiply(b.r, layer.r_k, b.r)
+        vecdot(b.r_heads, b.k_heads, b.head_square)
+        multiply(b.v_heads, b.head_square_column, b.v_heads)
+        add(b.y, b.v, b.y)
+        multiply(b.y, b.gate, b.y)
 
 
-class _LayerWeights:
-    def __init__(self, p: Mapping[str, Array], i: int) -> None:
-        layer, part = f"layers.{i}", f"layers.{i}.time_mix"
-        self.time_norm = p[f"{layer}.time_norm.gain"], p[f"{layer}.time_norm.bias"]
-        self.mixes = np.stack([p[f"{part}.mix_{name}"] for name in MIXES])
-        self.rkv = np.stack([p[f"{part}.{name}"] for name in ("receptance", "key", "value")])
-        self.order = np.array([R, K, V])
-        loras = [name for name in "wavg" if f"{part}.{name}_up" in p]  # the first layer has no v
-        self.down = {name: p[f"{part}.{name}_down"] for name in loras}
-        self.up = {name: p[f"{part}.{name}_up"] for name in loras}
-        self.bias = {name: p[f"{part}.{name}_bias"] for name in loras if name != "g"}
-        self.k_k, self.k_a, self.r_k = (p[f"{part}.{name}"] for name in ("k_k", "k_a", "r_k"))
-        self.head_norm = p[f"{part}.head_norm.gain"], p[f"{part}.head_norm.bias"]
-        self.output = p[f"{part}.output"]
-        self.channel_norm = p[f"{layer}.channel_norm.gain"], p[f"{layer}.channel_norm.bias"]
-        self.mix_k = p[f"{layer}.channel_mix.mix_k"]
-        self.key, self.value = p[f"{layer}.channel_mix.key"], p[f"{layer}.channel_mix.value"]
+class _Buffers:
+    """What a time mix writes, and views of it. Every name is an array of one token."""
 
+    def __init__(self, w: RWKV7Weights) -> None:
+        c, n, d = w.config.n_embd, w.config.n_head, w.config.head_size
+        self.shift, self.low_mixed = np.zeros((2, c), np.float32)
+        self.mixed = np.zeros((6, c), np.float32)
+        (
+            self.mixed_r,
+            self.mixed_w,
+            self.mixed_k,
+            self.mixed_v,
+            self.mixed_a,
+            self.mixed_g,
+        ) = self.mixed
+        self.r, self.k0, self.kappa, self.y, self.gate = np.zeros((5, c), np.float32)
+        self.decay, self.first_values = np.zeros((2, c), np.float32)
+        self._low_rank(w, c)
+        self.z, self.squashed = np.zeros((2, 3, c), np.float32)
+        self.z_w, self.z_a, self.z_v = self.z
+        self.log_w, self.minus_a, self.share = self.squashed
+        pairs = np.zeros((4, c), np.float32)
+        self.v, _, self.k, self.minus_b = pairs
+        heads = pairs.reshape(2, 2, n, d)
+        self.v_read = heads[0].transpose(1, 2, 0)  # [H, D, 2]
+        self.k_minus_b = heads[1].swapaxes(0, 1)  # [H, 2, D]
+        self.read_column = heads[0, 1][:, :, None]
+        self.v_heads, self.k_heads = heads[0, 0], heads[1, 0]
+        self.r_heads, self.kappa_heads = self.r.reshape(n, d), self.kappa.reshape(n, d)
+        self.y_heads = self.y.reshape(n, d)
+        self.kappa_column, self.r_column = self.kappa_heads[:, :, None], self.r_heads[:, :, None]
+        self.decay_row = self.decay.reshape(n, 1, d)
+        self.outer = np.zeros((n, d, d), np.float32)
+        self.y_and_one = np.ones((n, d + 1), np.float32)
+        self.y_column = self.y_and_one[:, :d, None]
+        self.y_centred = np.zeros((n, d + 1), np.float32)
+        self.y_centred_heads = self.y_centred[:, :d]
+        self.head_square, self.head_root = np.zeros((2, n), np.float32)
+        self.head_square_column = self.head_square[:, None]
+        self.head_root_column = self.head_root[:, None]
+        self.least = np.full(n, LEAST_NORM, np.float32)
 
-def _sigmoid(x: Array) -> Array:
-    """By tanh, which cannot overflow."""
-    x *= np.float32(0.5)
-    np.tanh(x, out=x)
-    x *= np.float32(0.5)
-    x += np.float32(0.5)
-    return x
-
-
-def _normalise(x: Array, eps: float) -> Array:
-    """x [..., C] less its mean, over its standard deviation."""
-    centred = x - np.add.reduce(x, axis=-1, keepdims=True) / np.float32(x.shape[-1])
-    variance = np.vecdot(centred, centred) / np.float32(x.shape[-1])
-    centred /= np.sqrt(variance + np.float32(eps))[..., None]
-    return centred
+    def _low_rank(self, w: RWKV7Weights, c: int) -> None:
+        """Inputs of the "up" matrices, each with its 1 beside it: tanh takes w and g at once."""
+        ranks = w.ranks
+        w_g = np.ones(1 + ranks["w"] + ranks["g"] + 1, np.float32)
+        self.low_w_g = w_g[1:-1]
+        self.low_w, self.low_g = np.split(self.low_w_g, [ranks["w"]])
+        self.one_low_w, self.low_g_one = np.split(w_g, [1 + ranks["w"]])
+        self.low_a_one = np.ones(ranks["a"] + 1, np.float32)
+        self.low_a = self.low_a_one[:-1]
+        values = np.ones(c + ranks["v"] + 1, np.float32)
+        self.values_and_low = values[:-1]
+        self.v0, self.low_v_one = np.split(values, [c])
