@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from phi_infer import ModelError, Sampling, SamplingError, load
+from phi_infer import ModelError, Sampling, SamplingError, load, request
 from phi_infer.gpt_step import GPTStep
 from phi_model import CheckpointError, load_checkpoint, save_checkpoint
 from phi_tokenizer import TokenizerError
@@ -64,7 +64,10 @@ def test_random_bytes_make_whole_characters_only(byte_checkpoint, seed):
 
 
 def _says(generator, ids, monkeypatch):
-    monkeypatch.setattr(generator, "tokens", lambda *_args, **_options: iter(ids))
+    """Whatever the logits, these tokens are drawn, then the end."""
+    script = iter(ids)
+    end = generator.tokenizer.eot_token
+    monkeypatch.setattr(request, "sample", lambda *_args, **_options: next(script, end))
 
 
 def test_a_character_appears_with_its_last_byte(byte_checkpoint, monkeypatch):
@@ -103,12 +106,12 @@ def test_a_stop_string_ends_the_drawing(byte_checkpoint, monkeypatch):
     generator = load(byte_checkpoint)
     drawn = []
 
-    def tokens(*_args, **_options):
+    def ids():
         for token in generator.tokenizer.encode("one END two"):
             drawn.append(token)
             yield token
 
-    monkeypatch.setattr(generator, "tokens", tokens)
+    _says(generator, ids(), monkeypatch)
     assert generator.generate(stop=["END"]) == "one "
     assert len(drawn) == len("one END")
 

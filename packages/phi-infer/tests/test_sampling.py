@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phi_infer import PhiInferError, Sampling, SamplingError
-from phi_infer.sampling import probabilities, sample
+from phi_infer.sampling import log_probabilities, probabilities, sample
 
 P = np.array([0.05, 0.4, 0.1, 0.25, 0.2])  # in no order
 LOGITS = np.log(P)
@@ -115,6 +115,35 @@ def test_repeat_penalty_lowers_what_was_seen_whatever_its_sign():
     assert sample(logits, greedy, position=0, seen=[0]) == 2
 
 
+def test_frequency_and_presence_penalties_by_hand():
+    settings = Sampling(temperature=1.0, frequency_penalty=0.5, presence_penalty=-0.25)
+    p = probabilities(LOGITS, settings, seen=[0, 1, 1, 1], drawn=[1, 1, 3])
+    expected = P * np.exp([0, -2 * 0.5 + 0.25, 0, -0.5 + 0.25, 0])
+    np.testing.assert_allclose(p, expected / expected.sum())
+
+
+def test_only_the_last_tokens_were_drawn():
+    logits = np.array([1.0, 0.9, 0.0])
+    settings = Sampling(temperature=0, presence_penalty=0.2)
+    assert sample(logits, settings, position=0, seen=[0, 0]) == 0
+    assert sample(logits, settings, position=1, seen=[0, 0]) == 1
+    assert sample(logits, settings, position=1, seen=[0, 1]) == 0
+
+
+def test_logit_bias_is_added_before_all_else():
+    bias = {1: -1.0, 4: 0.5}
+    p = probabilities(LOGITS, Sampling(temperature=2.0, logit_bias=bias))
+    expected = np.sqrt(P * np.exp([0, -1.0, 0, 0, 0.5]))
+    np.testing.assert_allclose(p, expected / expected.sum())
+    assert sample(LOGITS, Sampling(temperature=0, logit_bias={0: 9.0}), position=0) == 0
+
+
+def test_log_probabilities_sum_to_one_and_know_no_setting():
+    np.testing.assert_allclose(log_probabilities(LOGITS + 500), np.log(P), atol=1e-12)
+    huge = log_probabilities(np.array([3e4, -3e4], np.float32))
+    np.testing.assert_allclose(huge, [0, -6e4])
+
+
 @pytest.mark.parametrize("settings", [{}, {"top_k": 3}, {"temperature": 0.5, "min_p": 0.1}])
 @pytest.mark.parametrize("over", ["seeds", "positions"])
 def test_frequencies_are_the_probabilities(settings, over):
@@ -175,6 +204,9 @@ def test_the_logits_are_left_alone():
         ({"top_p": -0.5}, "top_p is -0.5"),
         ({"min_p": 2.0}, "min_p is 2.0; it must be between 0 and 1"),
         ({"repeat_penalty": 0.0}, "repeat_penalty is 0.0; it must be between 0.01 and 100"),
+        ({"frequency_penalty": 2.5}, "frequency_penalty is 2.5; it must be between -2 and 2"),
+        ({"presence_penalty": -3}, "presence_penalty is -3"),
+        ({"logit_bias": {7: 101}}, "logit_bias of token 7 is 101; it must be between -100 and 100"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": 2**64}, "seed is 18446744073709551616"),
     ],

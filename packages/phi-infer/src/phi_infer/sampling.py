@@ -1,4 +1,4 @@
-"""From logits to one token: penalty, temperature, top-k, top-p, min-p, one random number.
+"""From logits to one token: bias, penalties, temperature, top-k, top-p, min-p, one random number.
 
 The random number of a token depends on the seed and the token's position alone, so a seed means
 the same text however it is produced.
@@ -11,8 +11,8 @@ the same text however it is produced.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from phi_infer.errors import SamplingError
 
-__all__ = ["Sampling", "probabilities", "sample"]
+__all__ = ["Sampling", "log_probabilities", "probabilities", "sample"]
 
 Array = NDArray[Any]
 
@@ -34,6 +34,9 @@ class Sampling:
     top_p: float = 1.0  # keep the fewest tokens whose probabilities reach this
     min_p: float = 0.0  # keep tokens at least this fraction as probable as the best
     repeat_penalty: float = 1.0  # divides the logits of tokens seen before (Keskar et al. 2019)
+    frequency_penalty: float = 0.0  # taken off a logit for each time the token was drawn
+    presence_penalty: float = 0.0  # taken off the logits of tokens drawn at least once
+    logit_bias: Mapping[int, float] = field(default_factory=dict)  # id -> added to its logit
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -42,6 +45,10 @@ class Sampling:
         _check("top_p", self.top_p, 0, 1)
         _check("min_p", self.min_p, 0, 1)
         _check("repeat_penalty", self.repeat_penalty, 0.01, 100)
+        _check("frequency_penalty", self.frequency_penalty, -2, 2)
+        _check("presence_penalty", self.presence_penalty, -2, 2)
+        for token, bias in self.logit_bias.items():
+            _check(f"logit_bias of token {token}", bias, -100, 100)
         _check("seed", self.seed, 0, 2**64 - 1)
 
 
@@ -51,9 +58,22 @@ def _check(name: str, value: float, low: float, high: float) -> None:
         raise SamplingError(f"{name} is {value}; it must be {text}")
 
 
-def probabilities(logits: Array, sampling: Sampling, seen: Sequence[int] = ()) -> Array:
-    """The distribution [V], float64, that a token is drawn from (temperature above 0)."""
-    logits = _penalised(logits, sampling, seen)
+def log_probabilities(logits: Array) -> Array:
+    """The model's own log p [V] in nats, float64: before any setting of Sampling."""
+    shifted = logits.astype(np.float64) - float(logits.max())
+    result: Array = shifted - np.log(np.exp(shifted).sum())
+    return result
+
+
+def probabilities(
+    logits: Array, sampling: Sampling, seen: Sequence[int] = (), *, drawn: Sequence[int] = ()
+) -> Array:
+    """The distribution [V], float64, that a token is drawn from (temperature above 0).
+
+    seen: the ids so far, for repeat_penalty. drawn: those that were drawn, not given in a prompt,
+    for frequency_penalty and presence_penalty.
+    """
+    logits = _penalised(logits, sampling, seen, drawn)
     with np.errstate(over="ignore"):  # a tiny temperature: minus infinity, probability 0
         p = np.exp((logits - logits.max()) / sampling.temperature)
     if 0 < sampling.top_k < p.size:
@@ -70,21 +90,32 @@ def probabilities(logits: Array, sampling: Sampling, seen: Sequence[int] = ()) -
     return normalised
 
 
-def _penalised(logits: Array, sampling: Sampling, seen: Sequence[int]) -> Array:
+def _penalised(
+    logits: Array, sampling: Sampling, seen: Sequence[int], drawn: Sequence[int]
+) -> Array:
     logits = logits.astype(np.float64)
+    for token, bias in sampling.logit_bias.items():
+        logits[token] += bias
     if sampling.repeat_penalty != 1 and len(seen):
         ids = np.unique(np.asarray(seen))
         penalty = sampling.repeat_penalty
         logits[ids] = np.where(logits[ids] > 0, logits[ids] / penalty, logits[ids] * penalty)
+    if (sampling.frequency_penalty or sampling.presence_penalty) and len(drawn):
+        ids, counts = np.unique(np.asarray(drawn), return_counts=True)
+        logits[ids] -= sampling.frequency_penalty * counts + sampling.presence_penalty
     return logits
 
 
 def sample(logits: Array, sampling: Sampling, *, position: int, seen: Sequence[int] = ()) -> int:
-    """One token id for logits [V]; `position` counts the tokens drawn before it."""
+    """One token id for logits [V].
+
+    position: how many tokens were drawn before it; they are the last of seen, the ids so far.
+    """
+    drawn = seen[len(seen) - position :] if position <= len(seen) else seen
     if sampling.temperature == 0:
-        return int(np.argmax(_penalised(logits, sampling, seen)))
-    cumulative = np.cumsum(probabilities(logits, sampling, seen))
+        return int(np.argmax(_penalised(logits, sampling, seen, drawn)))
+    cumulative = np.cumsum(probabilities(logits, sampling, seen, drawn=drawn))
     key = np.array([sampling.seed, position], np.uint64)
     rng = np.random.Generator(np.random.Philox(key=key))
-    drawn = int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
-    return min(drawn, logits.size - 1)
+    token = int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
+    return min(token, logits.size - 1)
