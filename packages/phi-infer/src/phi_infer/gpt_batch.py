@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phi_infer.gpt_cache import BLOCK, GPTCache
-from phi_infer.gpt_prefill import attention, embed, mlp, normalise, prefill, qkv
+from phi_infer.gpt_pass import GPTPass
+from phi_infer.gpt_prefill import prefill
 from phi_infer.gpt_weights import GPTWeights
 
 __all__ = ["GPTBatch"]
@@ -30,6 +31,7 @@ class GPTBatch:
         first = GPTCache(weights, window)
         n_layer, n_window, n_row = first.rows.shape
         self._rows = np.zeros((n_layer, slots, n_window, n_row), np.float32)
+        self._pass = GPTPass(weights, slots)
         self._caches = [GPTCache(weights, window, rows=self._rows[:, i]) for i in range(slots)]
 
     def positions(self, slots: Sequence[int] | Array) -> Array:
@@ -62,15 +64,16 @@ class GPTBatch:
         n = min(-(-(int(positions.max()) + 1) // BLOCK) * BLOCK, window)
         span = slice(int(slots.min()), int(slots.max()) + 1)  # a view of the caches, not a copy
         at = slots - span.start
-        x = embed(w, tokens)
+        spread: Array | None = None
+        layers = self._pass
+        layers.embed(tokens)
         for layer, rows in zip(w.layers, self._rows, strict=True):
-            q, new = qkv(w, layer, x, turns)
+            q, new = layers.qkv(layer, turns)
             rows[slots, places] = new
             keys, values = self._caches[0].keys_and_values(rows[span, :n])
-            spread = np.zeros((span.stop - span.start, *q.shape[1:]), np.float32)
+            if spread is None:  # slots between those in step are computed and thrown away
+                spread = np.zeros((span.stop - span.start, *q.shape[1:]), np.float32)
             spread[at] = q
-            attended = attention(spread, keys, values)[at]
-            x[:, :-1] += attended.reshape(len(x), -1) @ layer.out
-            x[:, :-1] += mlp(layer, x)
-        logits: Array = normalise(x)[:, :-1] @ w.head
-        return logits
+            layers.add_attended(layer, layers.attention(spread, keys, values)[at])
+            layers.add_mlp(layer)
+        return layers.logits()

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phi_infer.gpt_cache import BLOCK, GPTCache
+from phi_infer.gpt_pass import SUM_RANGE
 from phi_infer.gpt_prefill import prefill
 from phi_infer.gpt_weights import GPTWeights
 from phi_model import ModelConfig
@@ -26,8 +27,6 @@ __all__ = ["GPTStep"]
 
 Array = NDArray[Any]
 Attend = Callable[[Array, Array, Array, Array, Array], None]
-
-SUM_RANGE = (1e-30, 1e30)  # of attention's unnormalised weights: well inside float32
 
 
 class GPTStep:

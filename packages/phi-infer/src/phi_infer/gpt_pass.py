@@ -1,0 +1,132 @@
+"""A GPT's layers over n tokens at once, of one text or of many: products of matrices in buffers.
+
+The buffers are made once and written again by every layer: memory that a program has just got
+from the system costs more to touch than these products do to compute.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phi_infer.gpt_weights import GPTLayer, GPTWeights
+
+__all__ = ["SUM_RANGE", "GPTPass"]
+
+Array = NDArray[Any]
+
+SUM_RANGE = (1e-30, 1e30)  # of attention's unnormalised weights: well inside float32
+
+
+class GPTPass:
+    """Passes over up to `size` tokens. Call embed, for each layer qkv, attention, add_attended
+    and add_mlp, and then logits; x [n, C] is the residual stream.
+    """
+
+    def __init__(self, weights: GPTWeights, size: int) -> None:
+        c = weights.config
+        self.weights = weights
+        self._all_with_eps = np.empty((size, c.n_embd + 1), np.float32)
+        self._all_with_one = np.empty((size, c.n_embd + 1), np.float32)
+        self._all_products = np.empty((size, weights.n_columns), np.float32)
+        self._all_gate_up = np.empty((size, 2 * c.n_hidden), np.float32)
+        self._all_hidden = np.empty((size, c.n_hidden), np.float32)
+        self._all_updates = np.empty((size, c.n_embd), np.float32)
+        self._scores = np.empty(0, np.float32)
+
+    def embed(self, tokens: Array) -> None:
+        """The start of a pass over tokens [n]."""
+        n = len(tokens)
+        self._with_eps, self._with_one = self._all_with_eps[:n], self._all_with_one[:n]
+        self._gate_up, self._hidden = self._all_gate_up[:n], self._all_hidden[:n]
+        self._product, self._update = self._all_products[:n], self._all_updates[:n]
+        self.x, self._h = self._with_eps[:, :-1], self._with_one[:, :-1]
+        self.x[...] = self.weights.embedding[tokens]
+        self._with_eps[:, -1] = self.weights.eps  # a sum of squares is never zero
+        self._with_one[:, -1] = 1
+
+    def _normalise(self) -> None:
+        """RMSNorm but for what the weights hold."""
+        size = np.vecdot(self._with_eps, self._with_eps)
+        np.sqrt(size, size)
+        np.divide(self.x, size[:, None], self._h)
+
+    def qkv(self, layer: GPTLayer, turns: Array) -> tuple[Array, Array]:
+        """Queries [n, K, G, D] and rows [n, R] for the cache, both turned by RoPE; views.
+
+        turns [n, 1, D/2] of the tokens' positions.
+        """
+        w, c, n = self.weights, self.weights.config, len(self.x)
+        self._normalise()
+        np.matmul(self._with_one, layer.qkv, self._product)
+        qk = self._product[:, : w.n_qk].reshape(n, -1, c.head_size)
+        if layer.qk_gain is not None:
+            qk /= np.sqrt(np.vecdot(qk, qk) + w.head_eps)[..., None]
+            qk *= layer.qk_gain
+        planes = qk.view(np.complex64)
+        planes *= turns
+        q = qk[:, : c.n_head].reshape(n, c.n_kv_head, c.n_group, c.head_size)
+        return q, self._product[:, c.n_embd : c.n_embd + w.n_row]
+
+    def attention(self, q: Array, keys: Array, values: Array, seen: Array | None = None) -> Array:
+        """[..., T, D] of q [..., T, D] over keys [..., D, n] and values [..., n, D + 1].
+
+        seen [T, n]: 1 where a row is seen, 0 where not. Without it all rows are, and those that
+        are zero weigh nothing. The last value is 1, so the product with the weights ends in their
+        sum; no maximum is subtracted until a sum is not comfortably within range.
+        """
+        weights = self._room((*np.broadcast_shapes(q.shape[:-2], keys.shape[:-2]),
+                              q.shape[-2], keys.shape[-1]))  # fmt: skip
+        np.matmul(q, keys, weights)
+        np.exp(weights, weights)
+        if seen is not None:
+            weights *= seen
+        sums = np.matmul(weights, values)
+        total = sums[..., -1]
+        if not (SUM_RANGE[0] < total.min() and total.max() < SUM_RANGE[1]):  # also for a NaN
+            seen = values[..., None, :, -1] if seen is None else seen
+            np.matmul(q, keys, weights)
+            np.copyto(weights, -np.inf, where=seen == 0)
+            weights -= weights.max(axis=-1, keepdims=True)
+            np.exp(weights, weights)
+            sums = np.matmul(weights, values)
+        attended: Array = sums[..., :-1] / sums[..., -1:]
+        return attended
+
+    def _room(self, shape: tuple[int, ...]) -> Array:
+        size = prod(shape)
+        if size > self._scores.size:
+            self._scores = np.empty(size, np.float32)
+        return self._scores[:size].reshape(shape)
+
+    def add_attended(self, layer: GPTLayer, attended: Array) -> None:
+        """attended [n, ...] through the layer's out into the residual stream."""
+        np.matmul(attended.reshape(len(self.x), -1), layer.out, self._update)
+        np.add(self.x, self._update, self.x)
+
+    def add_mlp(self, layer: GPTLayer) -> None:
+        """SwiGLU into the residual stream."""
+        self._normalise()
+        np.matmul(self._h, layer.gate_up, self._gate_up)
+        gate, up = np.split(self._gate_up, 2, axis=1)
+        np.tanh(gate, self._hidden)
+        up *= gate
+        self._hidden *= up
+        self._hidden += up
+        np.matmul(self._hidden, layer.down, self._update)
+        np.add(self.x, self._update, self.x)
+
+    def logits(self) -> Array:
+        """[n, V], a new array."""
+        self._normalise()
+        logits: Array = self._h @ self.weights.head
+        return logits
+
+    def last_logits(self) -> Array:
+        """[V] of the last token alone, a new array."""
+        self._normalise()
+        logits: Array = np.dot(self._h[-1], self.weights.head)
+        return logits
