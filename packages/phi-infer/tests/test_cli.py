@@ -96,7 +96,103 @@ def test_inspect(checkpoint):
     assert re.search(r"n_layer +2\n", plain.stdout)
 
 
-@pytest.mark.parametrize("args", [["--help"], ["generate", "--help"], ["inspect", "--help"], []])
+def test_generate_json_tells_how_each_text_ended_and_log_probabilities(checkpoint):
+    options = ("--prompt", "The bear", "--seed", 5, "--temperature", 0, "--log-probs", 2)
+    penalties = ("--frequency-penalty", 0.5, "--presence-penalty", 0.2, "--logit-bias", "12=-9.5")
+    done = run("generate", checkpoint, *options, *penalties, "--max-tokens", 9, "--json")
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads(done.stdout)["samples"]
+    expected = load(checkpoint).complete(
+        "The bear",
+        max_tokens=9,
+        temperature=0,
+        frequency_penalty=0.5,
+        presence_penalty=0.2,
+        logit_bias={12: -9.5},
+        log_probs=2,
+    )
+    assert (found["text"], found["finish"]) == (expected.text, expected.finish)
+    assert found["tokens"] == len(found["log_probs"]) == len(expected.ids)
+    for entry, choice in zip(found["log_probs"], expected.choices, strict=True):
+        assert (entry["id"], entry["log_prob"]) == (choice.id, choice.log_prob)
+        assert [(a["id"], a["log_prob"]) for a in entry["alternatives"]] == choice.alternatives
+
+
+def test_a_state_goes_on_where_a_text_ended(checkpoint, tmp_path):
+    state = tmp_path / "text.state"
+    options = ("--seed", 3, "--temperature", 0, "--logit-bias", "299=-100")
+    whole = run("generate", checkpoint, "--prompt", "The bear", *options, "--max-tokens", 24)
+    first = run(
+        *("generate", checkpoint, "--prompt", "The bear", *options, "--max-tokens", 10),
+        *("--save-state", state),
+    )
+    second = run("generate", checkpoint, "--from-state", state, *options, "--max-tokens", 14)
+    assert second.returncode == 0, second.stderr
+    assert whole.stdout == first.stdout.removesuffix("\n") + second.stdout
+    state.write_bytes(b"?" + state.read_bytes())
+    refused(run("generate", checkpoint, "--from-state", state), "text.state", "no saved state")
+    refused(run("generate", checkpoint, "--from-state", tmp_path / "no"), "no such file")
+
+
+def test_score(checkpoint, tmp_path):
+    expected = load(checkpoint).score("Der Bär", end=True)
+    done = run("score", checkpoint, "--text", "Der Bär", "--end", "--tokens", "--json")
+    found = json.loads(done.stdout)
+    assert found["ids"] == expected.ids
+    assert found["log_probs"] == expected.log_probs
+    assert found["loss"] == expected.loss
+    assert found["bits_per_byte"] == expected.bits_per_byte
+    (tmp_path / "t.txt").write_text("Der Bär", encoding="utf-8")
+    plain = run("score", checkpoint, tmp_path / "t.txt", "--end")
+    assert f"{expected.loss:.4f} nats a token" in plain.stdout
+    piped = run("score", checkpoint, "--end", "--tokens", input="Der Bär")
+    assert piped.stdout.endswith(plain.stdout)
+    assert len(piped.stdout.splitlines()) == len(plain.stdout.splitlines()) + len(expected.ids)
+
+
+def test_mistakes_of_score(checkpoint, tmp_path):
+    refused(run("score", checkpoint, "--text", ""), "nothing to score")
+    refused(run("score", checkpoint, tmp_path / "no.txt"), "no.txt", "no such file")
+    refused(run("score", checkpoint, checkpoint, "--text", "x"), "not both")
+    refused(run("score", checkpoint, checkpoint), "random.phi", "not UTF-8")
+
+
+@pytest.mark.parametrize(
+    ("to", "name"),
+    [("phi", "new.phi"), ("safetensors", "hf"), ("gguf", "m.gguf"), ("llama2c", "model.bin")],
+)
+def test_convert_then_generate_and_inspect(to, name, checkpoint, tmp_path):
+    target = tmp_path / name
+    done = run("convert", checkpoint, target, "--to", to)
+    assert done.returncode == 0, done.stderr
+    assert all(Path(line).is_file() for line in done.stdout.splitlines())
+    options = ("--prompt", "The bear", "--temperature", 0, "--max-tokens", 20)
+    texts = {run("generate", path, *options).stdout for path in (checkpoint, target)}
+    assert len(texts) == 1
+    assert len(texts.pop()) > 20
+    facts = json.loads(run("inspect", target, "--json").stdout)
+    assert facts["dtypes"] == "float32"
+    assert facts["vocab_size"] == 300
+
+
+def test_mistakes_of_convert(checkpoint, tmp_path):
+    target = tmp_path / "x"
+    refused(run("convert", checkpoint, target, "--to", "onnx"), "'onnx'", "choose one of phi")
+    refused(run("convert", checkpoint, target, "--to", "phi", "--dtype", "int4"), "'int4'")
+    refused(run("convert", checkpoint, target, "--to", "phi", "--dtype", "int8"), "--to gguf")
+    refused(run("convert", checkpoint, target), "--to", code=2)
+    refused(run("convert", tmp_path / "no.phi", target, "--to", "phi"), "no.phi", "no such file")
+    refused(run("convert", checkpoint, tmp_path / "no" / "x", "--to", "gguf"), "no such file")
+    assert [p.name for p in tmp_path.iterdir()] == ["random.phi"]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        *(["--help"], ["generate", "--help"], ["inspect", "--help"], ["score", "--help"]),
+        *(["convert", "--help"], []),
+    ],
+)
 def test_help(args):
     done = run(*args)
     text = done.stdout + done.stderr
@@ -106,9 +202,13 @@ def test_help(args):
         "generate": [
             *("--prompt", "--max-tokens", "--temperature", "--top-k", "--top-p", "--min-p"),
             *("--repeat-penalty", "--stop", "--seed", "--num-samples", "--json", "Example"),
+            *("--frequency-penalty", "--presence-penalty", "--logit-bias", "--log-probs"),
+            *("--context", "--from-state", "--save-state"),
         ],
         "inspect": ["--json", ".phi"],
-    }.get(args[0] if args else "", ["generate", "inspect", "--version"])
+        "score": ["--text", "--end", "--tokens", "--json", "Example"],
+        "convert": ["--to", "--dtype", "safetensors", "gguf", "llama2c", "Example"],
+    }.get(args[0] if args else "", ["generate", "score", "convert", "inspect", "--version"])
     for word in wanted:
         assert word in text
 
@@ -166,6 +266,13 @@ def test_a_checkpoint_without_a_tokenizer(tmp_path, make_model):
         ("--num-samples", 0, "1 or more"),
         ("--seed", -1, "between 0 and"),
         ("--stop", "", "stop string is empty"),
+        ("--context", "slide", "it must be window or stop"),
+        ("--frequency-penalty", 3, "between -2 and 2"),
+        ("--presence-penalty", -3, "between -2 and 2"),
+        ("--logit-bias", "17", "no ID=VALUE"),
+        ("--logit-bias", "a=1", "no ID=VALUE"),
+        ("--logit-bias", "300=1", "ids go from 0 to 299"),
+        ("--log-probs", 3, "add it"),
     ],
 )
 def test_settings_out_of_range(checkpoint, option, value, words):

@@ -83,8 +83,7 @@ class Generator:
         Further: the fields of Sampling (temperature, top_k, seed, ...).
         Ends at the model's end-of-text token. Raises SamplingError at once, before any text.
         """
-        request, state = self._begin(prompt, **options)
-        return self._pieces(request, state)
+        return self.start(prompt, **options)[1]
 
     def generate(self, prompt: str = "", **options: Any) -> str:
         """All of stream() as one string."""
@@ -95,10 +94,15 @@ class Generator:
 
         These are the model's own, before temperature and all else that shapes the draw.
         """
-        request, state = self._begin(prompt, **options)
-        for _ in self._pieces(request, state):
+        request, pieces = self.start(prompt, **options)
+        for _ in pieces:
             pass
         return request.completion()
+
+    def start(self, prompt: str = "", **options: Any) -> tuple[Request, Iterator[str]]:
+        """A request and the pieces of stream(): who shows them can look how it ends."""
+        request, read_prompt = self._begin(prompt, **options)
+        return request, self._pieces(request, read_prompt)
 
     def tokens(self, prompt: str, *, max_tokens: int, sampling: Sampling) -> Iterator[int]:
         """The continuation as token ids, without the end-of-text token."""
