@@ -12,7 +12,7 @@ from phi_infer.rwkv7_step import RWKV7Step
 from phi_infer.steps import fold, new_step
 from phi_model import CheckpointError, ConfigError, ModelConfig, RWKV7State, save_checkpoint
 from phi_model.rwkv7.parameters import MIXES
-from phi_model.rwkv7.time_mix import HEAD_NORM_EPS, LEAST_LOG_DECAY, LEAST_NORM
+from phi_model.rwkv7.reference import HEAD_NORM_EPS, LEAST_LOG_DECAY, LEAST_NORM
 
 R, W, K, V, A, G = range(len(MIXES))
 RWKV7 = {"kind": "rwkv7"}

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from phi_infer.mapped import let_go
 from phi_model import ModelConfig
 from phi_model.parameters import FlatTable
 
@@ -47,7 +48,8 @@ class GPTLayer(NamedTuple):
 class GPTWeights:
     """Folded weights of one model, read-only once made: any number of steps may share them.
 
-    The matrices are copied at their first use; the embedding stays where it is.
+    The matrices are copied at their first use, and their originals let go; the embedding stays
+    where it is.
     """
 
     def __init__(self, config: ModelConfig, parameters: Mapping[str, Array]) -> None:
@@ -64,7 +66,7 @@ class GPTWeights:
     @cached_property
     def _folded(self) -> FlatTable:
         """Every matrix in one buffer, on cache lines."""
-        c = self.config
+        c, p = self.config, self._parameters
         shapes: dict[str, tuple[int, ...]] = {}
         for i in range(c.n_layer):
             shapes |= {
@@ -75,11 +77,11 @@ class GPTWeights:
             }
         table = FlatTable(shapes | {"head": (c.n_embd, c.vocab_size)}, dtype=np.float32)
         for i in range(c.n_layer):
-            self._fold_layer(i, table)
-        gain = self._gain("final_norm.gain")
-        fill_transposed(
-            table["head"], self._parameters["embedding" if c.tied_head else "head"], gain
-        )
+            self._fold_layer(p, i, table)
+        gain = self._gain(p, "final_norm.gain")
+        fill_transposed(table["head"], p["embedding" if c.tied_head else "head"], gain)
+        self._parameters = {name: value for name, value in p.items() if value.ndim == 1}
+        let_go(p.values())
         return table
 
     @cached_property
@@ -97,15 +99,15 @@ class GPTWeights:
         """[C, V], the last norm's gain in it."""
         return self._folded["head"]
 
-    def _fold_layer(self, i: int, table: FlatTable) -> None:
-        c, p, layer = self.config, self._parameters, f"layers.{i}"
+    def _fold_layer(self, p: Mapping[str, Array], i: int, table: FlatTable) -> None:
+        c, layer = self.config, f"layers.{i}"
         self._fold_qkv(
             p[f"{layer}.attention.qkv"],
-            self._gain(f"{layer}.attention_norm.gain"),
+            self._gain(p, f"{layer}.attention_norm.gain"),
             table[f"{i}.qkv"],
         )
         fill_transposed(table[f"{i}.out"], p[f"{layer}.attention.out"])
-        gain = self._gain(f"{layer}.mlp_norm.gain")
+        gain = self._gain(p, f"{layer}.mlp_norm.gain")
         gate, up = np.split(p[f"{layer}.mlp.gate_up"], 2)
         fill_transposed(table[f"{i}.gate_up"][:, : c.n_hidden], gate, gain * np.float32(0.5))
         fill_transposed(table[f"{i}.gate_up"][:, c.n_hidden :], up, gain)
@@ -136,8 +138,8 @@ class GPTWeights:
             [np.tile(q, (c.n_head, 1)), np.tile(k * np.float32(c.head_size**0.5), (c.n_kv_head, 1))]
         )
 
-    def _gain(self, name: str) -> Array:
-        return self._parameters[name] * np.float32(self.config.n_embd**0.5)
+    def _gain(self, p: Mapping[str, Array], name: str) -> Array:
+        return p[name] * np.float32(self.config.n_embd**0.5)
 
     def turns(self, positions: Array) -> Array:
         """What RoPE multiplies a head's planes by at `positions` [n]: complex64 [n, D/2]."""

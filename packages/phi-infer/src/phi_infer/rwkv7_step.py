@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from phi_infer.rwkv7_prefill import prefill
 from phi_infer.rwkv7_weights import RWKV7Layer, RWKV7Weights
 from phi_model import ModelConfig, RWKV7State
-from phi_model.rwkv7.time_mix import LEAST_NORM
+from phi_model.rwkv7.reference import LEAST_NORM
 
 __all__ = ["RWKV7Step"]
 
@@ -39,7 +39,8 @@ class RWKV7Step:
         self._with_one = np.ones(c.n_embd + 1, np.float32)
         self._square, self._root = np.zeros((), np.float32), np.zeros((), np.float32)
         self._update = np.zeros(c.n_embd, np.float32)
-        self._hidden = np.zeros((2, c.n_hidden), np.float32)
+        self._hidden = np.zeros(c.n_hidden, np.float32)
+        self._zeros = np.zeros(c.n_hidden, np.float32)
         self._buffers = _Buffers(w)
         self._step_layers: list[tuple[RWKV7Layer, Array, Array, Array]] = []
         self._state = RWKV7State.zeros(config)
@@ -62,9 +63,9 @@ class RWKV7Step:
 
     def prefill(self, ids: Sequence[int] | Array) -> Array:
         """Reads ids, one or more, by matrix products; the logits [V] after the last."""
-        if len(ids) > 1:
-            prefill(self.weights, self._state, ids[:-1])
-        return self(int(ids[-1]))
+        if len(ids) == 1:
+            return self(int(ids[0]))
+        return prefill(self.weights, self._state, ids)
 
     def copy(self) -> RWKV7Step:
         """A step that goes on from here by itself; the weights are shared."""
@@ -108,8 +109,7 @@ class RWKV7Step:
 
     def _channel_mix(self, layer: RWKV7Layer, x: Array, h: Array, before: Array) -> None:
         multiply, add = np.multiply, np.add
-        root, hidden = self._hidden
-        mixed, update = self._buffers.low_mixed, self._update
+        root, mixed, update = self._hidden, self._buffers.low_mixed, self._update
         gain, bias = layer.channel_norm
         multiply(h, gain, h)
         add(h, bias, h)
@@ -118,10 +118,9 @@ class RWKV7Step:
         add(mixed, h, mixed)
         before[...] = h
         mixed.dot(layer.channel_key, root)
-        np.abs(root, hidden)
-        add(hidden, root, hidden)
-        multiply(hidden, root, hidden)
-        hidden.dot(layer.channel_value, update)
+        np.maximum(root, self._zeros, out=root)
+        multiply(root, root, root)
+        root.dot(layer.channel_value, update)
         add(x, update, x)
 
     def _time_mix(

@@ -3,8 +3,7 @@
     the mean of x      is taken out of everything that writes to the residual stream, so that a
                        LayerNorm is an RMSNorm: x / sqrt(sum x^2 + C eps) is left
     sqrt(C)            of a LayerNorm, into its gain; sqrt(D) into that of the heads
-    1/2                of sigmoid(z) = 1/2 + 1/2 tanh(z/2), into what makes z; of relu(z)^2 =
-                       1/2 z (z + |z|), into the value matrix
+    1/2                of sigmoid(z) = 1/2 + 1/2 tanh(z/2), into what makes z
     biases             a row more of a matrix, for an input that is always 1
 
 The layers of low rank ("down" then "up") are those of the decay w, the rate a, the share v of the
@@ -21,10 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phi_infer.gpt_weights import fill_transposed
+from phi_infer.mapped import let_go
 from phi_model import ModelConfig
 from phi_model.parameters import FlatTable
 from phi_model.rwkv7.parameters import MIXES
-from phi_model.rwkv7.time_mix import HEAD_NORM_EPS, LEAST_LOG_DECAY
+from phi_model.rwkv7.reference import HEAD_NORM_EPS, LEAST_LOG_DECAY
 from phi_model.rwkv7_sizes import lora_rank
 
 __all__ = ["RWKV7Layer", "RWKV7Weights"]
@@ -61,12 +61,13 @@ class RWKV7Layer(NamedTuple):
 class RWKV7Weights:
     """Folded weights of one model, read-only once made: any number of steps may share them.
 
-    The matrices are copied at their first use. `parameters` are the model's own, for prefill.
+    The matrices are copied at their first use, and their originals let go; the embedding stays
+    where it is.
     """
 
     def __init__(self, config: ModelConfig, parameters: Mapping[str, Array]) -> None:
         c = self.config = config
-        self.parameters = parameters
+        self._parameters = parameters
         self.embedding = parameters["embedding"]
         self.eps = np.float32(np.sqrt(c.n_embd * c.norm_eps))  # an element more of the vector
         self.ranks = {name: lora_rank(name, c.n_embd) for name in "wavg"}
@@ -86,14 +87,16 @@ class RWKV7Weights:
     @cached_property
     def _folded(self) -> FlatTable:
         """Every matrix in one buffer, on cache lines."""
-        c = self.config
+        c, p = self.config, self._parameters
         shapes: dict[str, tuple[int, ...]] = {}
         for i in range(c.n_layer):
             shapes |= {f"{i}.{name}": shape for name, shape in self._layer_shapes().items()}
         table = FlatTable(shapes | {"head": (c.n_embd + 1, c.vocab_size)}, dtype=np.float32)
         for i in range(c.n_layer):
-            self._fold_layer(i, table)
-        self._fold_head(table["head"])
+            self._fold_layer(p, i, table)
+        self._fold_head(p, table["head"])
+        self._parameters = {name: value for name, value in p.items() if value.ndim == 1}
+        let_go(p.values())
         return table
 
     def _layer_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -104,8 +107,8 @@ class RWKV7Weights:
         shapes |= {f"{name}_up": (ranks[name] + 1, c) for name in "wavg"}
         return shapes | {"channel_key": (c, f), "channel_value": (f, c)}
 
-    def _fold_layer(self, i: int, table: FlatTable) -> None:
-        p, part, c = self.parameters, f"layers.{i}.time_mix", self.config.n_embd
+    def _fold_layer(self, p: Mapping[str, Array], i: int, table: FlatTable) -> None:
+        part, c = f"layers.{i}.time_mix", self.config.n_embd
         half = np.float32(0.5)
         for name in ("receptance", "key"):
             fill_transposed(table[f"{i}.{name}"], p[f"{part}.{name}"])
@@ -124,10 +127,9 @@ class RWKV7Weights:
                 rows[0 if name == "w" else -1] = p[f"{part}.{name}_bias"] * half
         layer = f"layers.{i}.channel_mix"
         fill_transposed(table[f"{i}.channel_key"], p[f"{layer}.key"])
-        fill_transposed(table[f"{i}.channel_value"], _centred(p[f"{layer}.value"]) * half)
+        fill_transposed(table[f"{i}.channel_value"], _centred(p[f"{layer}.value"]))
 
-    def _fold_head(self, out: Array) -> None:
-        p = self.parameters
+    def _fold_head(self, p: Mapping[str, Array], out: Array) -> None:
         head = p["embedding" if self.config.tied_head else "head"]
         gain, bias = self._norm("final_norm")
         fill_transposed(out[:-1], head, gain)
@@ -139,7 +141,7 @@ class RWKV7Weights:
         return [self._layer(i) for i in range(self.config.n_layer)]
 
     def _layer(self, i: int) -> RWKV7Layer:
-        p, part, t = self.parameters, f"layers.{i}.time_mix", self._folded
+        p, part, t = self._parameters, f"layers.{i}.time_mix", self._folded
         gain, bias = (p[f"{part}.head_norm.{name}"] for name in ("gain", "bias"))
         half_k_a = p[f"{part}.k_a"] * np.float32(0.5)
         matrices = {name: t[f"{i}.{name}"] for name in self._layer_shapes()}
@@ -162,12 +164,12 @@ class RWKV7Weights:
 
     def _norm(self, name: str) -> tuple[Array, Array]:
         """Gain, with sqrt(C), and bias."""
-        p = self.parameters
+        p = self._parameters
         return p[f"{name}.gain"] * np.float32(self.config.n_embd**0.5), p[f"{name}.bias"]
 
     def embed(self, tokens: Array) -> Array:
         """The residual stream [n, C] of tokens [n], less its mean."""
-        p, c = self.parameters, self.config
+        p, c = self._parameters, self.config
         x = self.embedding[tokens]
         x -= x.mean(axis=1, keepdims=True)
         x /= np.sqrt(np.vecdot(x, x) / np.float32(c.n_embd) + np.float32(c.norm_eps))[:, None]
