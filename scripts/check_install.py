@@ -45,7 +45,13 @@ tokenizer = Tokenizer.train([text], vocab_size=280, special_tokens=["<|endoftext
 config = ModelConfig.preset("gpt-1k", vocab_size=tokenizer.n_vocab)
 save_checkpoint("model.phi", build_model(config), tokenizer=tokenizer.to_bytes())
 import phi_infer
-assert len(phi_infer.load("model.phi").generate("One", max_tokens=20, seed=1)) > 0
+from phi_infer.formats import read, write
+text = phi_infer.load("model.phi").generate("One", max_tokens=20, temperature=0)
+assert len(text) > 0
+files = {"phi": "again.phi", "safetensors": "hf", "gguf": "model.gguf", "llama2c": "model.bin"}
+for to, name in files.items():
+    write(read("model.phi"), name, to)
+    assert phi_infer.load(name).generate("One", max_tokens=20, temperature=0) == text, to
 """,
 }
 
