@@ -56,6 +56,22 @@ def test_shares_together_are_one_step(table, name, shares, dtype):
     assert _bits(one.state()) == _bits(parts.state())
 
 
+def test_gradients_may_lie_elsewhere_at_every_step(table, slow, name):
+    """What is kept of one flat buffer of gradients is not used for another."""
+    values, flat_values = table(SHAPES, seed=1), slow.Flat(SHAPES, np.float64)
+    for key in SHAPES:
+        flat_values[key][...] = values[key]
+    one, two = make_optimizer(name, values), make_optimizer(name, flat_values)
+    buffers = [slow.Flat(SHAPES, np.float64) for _ in range(2)]
+    for step, place in enumerate([0, 0, 1, 0, 1, 1]):
+        gradients = table(SHAPES, seed=10 + step)
+        for key in SHAPES:
+            buffers[place][key][...] = gradients[key]
+        one.step(gradients, learning_rate=0.01)
+        two.step(buffers[place], learning_rate=0.01)
+    assert _bits(values) == _bits(flat_values)
+
+
 @pytest.mark.parametrize("view", ["train", "eval"])
 def test_a_resumed_run_is_the_same_run(table, name, view):
     """Whichever view the parameters were saved in."""

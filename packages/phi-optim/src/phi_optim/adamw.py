@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from phi_optim.base import FlatOptimizer
 from phi_optim.checks import check_range
 from phi_optim.groups import Group, is_matrix
-from phi_optim.memory import aligned_empty, aligned_zeros
-from phi_optim.segments import BLOCK, Allocator, DecayRule, Segment, blocks, scalars
+from phi_optim.memory import aligned_zeros
+from phi_optim.segments import Allocator, Block, DecayRule, Rule, scalars
 
 __all__ = ["AdamW", "adamw_update"]
 
@@ -68,22 +68,14 @@ class AdamW(FlatOptimizer):
         )
 
     def _update(
-        self, segment: Segment, gradient: Array, step: int, rate: float, scale: float
+        self, rule: Rule, blocks: Sequence[Block], step: int, rate: float, scale: float
     ) -> None:
-        p, m, v = (
-            table[segment.buffer][segment.start : segment.end]
-            for table in (self._values, self._slots["mean"], self._slots["square"])
-        )
-        g = gradient[segment.start : segment.end]
-        keep = 1 - rate * segment.rule.weight_decay
-        adamw_update(p, g, m, v, step, rate, keep, scale, betas=self.betas, eps=self.eps)
+        keep = 1 - rate * rule.weight_decay
+        adamw_update(blocks, step, rate, keep, scale, betas=self.betas, eps=self.eps)
 
 
 def adamw_update(
-    p: Array,
-    g: Array,
-    m: Array,
-    v: Array,
+    blocks: Sequence[Block],
     step: int,
     rate: float,
     keep: float,
@@ -92,26 +84,23 @@ def adamw_update(
     betas: tuple[float, float],
     eps: float,
 ) -> None:
-    """Update number `step` of the vector p, by its gradient scale * g; keep is 1 - lr wd."""
+    """Update number `step` of blocks (g, p, m, v, scratch), by scale * g; keep is 1 - lr wd."""
     b1, b2 = betas
     root = ((1 - b2) / (1 - b2**step)) ** 0.5  # sqrt(v) * root is the root mean square
     size = rate * (1 - b1) / (1 - b1**step) / root
-    a, b, c, e, r, k = scalars(p.dtype, b1, b2, scale, eps / root, size, keep)
-    scratch = aligned_empty((min(BLOCK, p.size),), p.dtype)
-    for block in blocks(0, p.size):
-        gb, mb, vb, pb = g[block], m[block], v[block], p[block]
-        s = scratch[: pb.size]
-        if scale != 1:
-            gb = np.multiply(gb, c, out=s)
-        np.multiply(mb, a, out=mb)
-        np.add(mb, gb, out=mb)
-        np.multiply(gb, gb, out=s)
-        np.multiply(vb, b, out=vb)
-        np.add(vb, s, out=vb)
-        np.sqrt(vb, out=s)
+    dtype = blocks[0][1].dtype
+    a, b, c, e, r, k = scalars(dtype, b1, b2, scale, eps / root, size, keep)
+    for gradient, p, m, v, s in blocks:
+        g = gradient if scale == 1 else np.multiply(gradient, c, out=s)
+        np.multiply(m, a, out=m)
+        np.add(m, g, out=m)
+        np.multiply(g, g, out=s)
+        np.multiply(v, b, out=v)
+        np.add(v, s, out=v)
+        np.sqrt(v, out=s)
         np.add(s, e, out=s)
-        np.divide(mb, s, out=s)
+        np.divide(m, s, out=s)
         np.multiply(s, r, out=s)
         if keep != 1:
-            np.multiply(pb, k, out=pb)
-        np.subtract(pb, s, out=pb)
+            np.multiply(p, k, out=p)
+        np.subtract(p, s, out=p)

@@ -18,11 +18,15 @@ from phi_optim.checks import (
     check_range,
 )
 from phi_optim.groups import Group, is_matrix, rules_of
-from phi_optim.memory import aligned_zeros
+from phi_optim.memory import aligned_empty, aligned_zeros
 from phi_optim.segments import (
+    BLOCK,
     Allocator,
+    Block,
     DecayRule,
+    Rule,
     Segment,
+    block_views,
     flat_views,
     load_arrays,
     segments,
@@ -45,6 +49,7 @@ class FlatOptimizer:
 
     name: ClassVar[str]
     schedule: ClassVar[str] = "warmup-stable-decay"
+    scratch_rows: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -63,6 +68,8 @@ class FlatOptimizer:
         self.steps = 0
         self._values = flat_views(parameters)
         self._segments = segments(parameters, rules_of(parameters, weight_decay, decay, groups))
+        self._works: dict[tuple[int, int], tuple[Array | None, list[tuple[Rule, list[Block]]]]] = {}
+        self._scratches: dict[tuple[int, np.dtype[Any]], Array] = {}
         self._slots = {
             slot: {name: allocate(v.size, v.dtype) for name, v in self._values.items()}
             for slot in slots
@@ -113,14 +120,46 @@ class FlatOptimizer:
         """
         check_finite_scale(scale)
         flat_gradients = flat_views(gradients)
-        for segment in share_of(self._segments, share, shares):
-            gradient = flat_gradients[segment.buffer]
-            self._update(segment, gradient, step, learning_rate * segment.rule.rate, scale)
+        for rule, blocks in self._work(flat_gradients, share, shares):
+            self._update(rule, blocks, step, learning_rate * rule.rate, scale)
 
     def _update(
-        self, segment: Segment, gradient: Array, step: int, rate: float, scale: float
+        self, rule: Rule, blocks: Sequence[Block], step: int, rate: float, scale: float
     ) -> None:
+        """Blocks under one rule: gradient, value, each slot's array, scratch_rows of scratch."""
         raise NotImplementedError
+
+    def _work(
+        self, gradients: Mapping[str, Array], share: int, shares: int
+    ) -> list[tuple[Rule, list[Block]]]:
+        """A share's blocks. Kept from step to step for gradients in one flat buffer, since what
+        Python does between two operations is time in which the other threads wait for it.
+        """
+        flat = gradients.get("")
+        of, work = self._works.get((share, shares), (None, []))
+        if flat is None or flat is not of:
+            work = [
+                (segment.rule, self._blocks_of(segment, gradients, share))
+                for segment in share_of(self._segments, share, shares)
+            ]
+            self._works[share, shares] = (flat, work if flat is not None else [])
+        return work
+
+    def _blocks_of(
+        self, segment: Segment, gradients: Mapping[str, Array], share: int
+    ) -> list[Block]:
+        tables = (gradients, self._values, *self._slots.values())
+        arrays = [table[segment.buffer] for table in tables]
+        scratch = self._scratch_of(share, arrays[1].dtype)
+        return block_views(arrays, segment.start, segment.end, scratch)
+
+    def _scratch_of(self, share: int, dtype: np.dtype[Any]) -> Array:
+        """A worker's own [scratch_rows, length of the longest block], made once."""
+        if (share, dtype) not in self._scratches:
+            longest = max(segment.end - segment.start for segment in self._segments)
+            shape = (self.scratch_rows, min(BLOCK, longest))
+            self._scratches[share, dtype] = aligned_empty(shape, dtype)
+        return self._scratches[share, dtype]
 
     def train(self) -> None:
         """Nothing to do: one view serves gradients and evaluation."""

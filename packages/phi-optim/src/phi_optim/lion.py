@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from phi_optim.base import FlatOptimizer
 from phi_optim.checks import check_range
 from phi_optim.groups import Group, is_matrix
-from phi_optim.memory import aligned_empty, aligned_zeros
-from phi_optim.segments import BLOCK, Allocator, DecayRule, Segment, blocks, scalars
+from phi_optim.memory import aligned_zeros
+from phi_optim.segments import Allocator, Block, DecayRule, Rule, scalars
 
 __all__ = ["Lion"]
 
@@ -38,6 +38,7 @@ class Lion(FlatOptimizer):
     """
 
     name = "lion"
+    scratch_rows = 2
 
     def __init__(
         self,
@@ -65,33 +66,29 @@ class Lion(FlatOptimizer):
 
     def _update(
         self,
-        segment: Segment,
-        gradient: Array,
+        rule: Rule,
+        blocks: Sequence[Block],
         step: int,  # noqa: ARG002 (nothing here depends on it)
         rate: float,
         scale: float,
     ) -> None:
         b1, b2 = self.betas
-        p, m = self._values[segment.buffer], self._slots["momentum"][segment.buffer]
-        keep = 1 - rate * segment.rule.weight_decay
+        keep = 1 - rate * rule.weight_decay
         share = b1 * (1 - b2) / (1 - b1)  # of the stored sum beside a whole gradient
-        w, b2s, c, r, k = scalars(p.dtype, share, b2, scale, rate, keep)
-        lift, low = np.array(np.finfo(p.dtype).max), np.array(-r)
-        scratch = aligned_empty((2, BLOCK), p.dtype)
+        dtype = blocks[0][1].dtype
+        w, b2s, c, r, k = scalars(dtype, share, b2, scale, rate, keep)
+        lift, low = np.array(np.finfo(dtype).max), np.array(-r)
         with np.errstate(over="ignore"):  # lifting is meant to reach infinity
-            for block in blocks(segment.start, segment.end):
-                g, mb, pb = gradient[block], m[block], p[block]
-                s = scratch[0, : pb.size]
-                if scale != 1:
-                    g = np.multiply(g, c, out=scratch[1, : pb.size])
-                np.multiply(mb, w, out=s)
+            for gradient, p, m, s, t in blocks:
+                g = gradient if scale == 1 else np.multiply(gradient, c, out=t)
+                np.multiply(m, w, out=s)
                 np.add(s, g, out=s)
                 # lr * sign(s) without numpy's slow sign: zeros stay zeros, all else is lifted
                 # beyond lr and cut back to it
                 np.multiply(s, lift, out=s)
                 np.clip(s, low, r, out=s)
                 if keep != 1:
-                    np.multiply(pb, k, out=pb)
-                np.subtract(pb, s, out=pb)
-                np.multiply(mb, b2s, out=mb)
-                np.add(mb, g, out=mb)
+                    np.multiply(p, k, out=p)
+                np.subtract(p, s, out=p)
+                np.multiply(m, b2s, out=m)
+                np.add(m, g, out=m)

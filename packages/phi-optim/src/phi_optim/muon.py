@@ -33,7 +33,7 @@ from phi_optim.groups import Group, is_matrix, rules_of
 from phi_optim.memory import aligned_zeros
 from phi_optim.muon_plan import Matrix, Plan, find_matrices, plan_shares
 from phi_optim.newton_schulz import NewtonSchulzScratch, orthogonalise
-from phi_optim.segments import Allocator, DecayRule, flat_views, segments
+from phi_optim.segments import Allocator, DecayRule, block_views, flat_views, segments
 
 __all__ = ["ADJUSTMENTS", "Muon", "is_hidden_matrix"]
 
@@ -109,7 +109,7 @@ class Muon(FlatOptimizer):
             for s in self._rest
         }
         self._plans: dict[int, Plan] = {}
-        self._scratch: dict[int, NewtonSchulzScratch] = {}
+        self._matrix_scratches: dict[int, NewtonSchulzScratch] = {}
 
     def update(
         self,
@@ -132,7 +132,7 @@ class Muon(FlatOptimizer):
         for matrix in matrices:
             self._update_matrix(matrix, flat_gradients, learning_rate, scale, share)
         for number, start, end in pieces:
-            self._update_rest(number, start, end, flat_gradients, step, learning_rate, scale)
+            self._update_rest(number, start, end, flat_gradients, step, learning_rate, scale, share)
 
     def _update_matrix(
         self,
@@ -147,7 +147,7 @@ class Muon(FlatOptimizer):
             table[s.buffer][s.start : s.end].reshape(matrix.shape)
             for table in (gradients, self._slots["mean"], self._values)
         )
-        scratch = self._scratch.setdefault(share, NewtonSchulzScratch())
+        scratch = self._matrix_scratches.setdefault(share, NewtonSchulzScratch())
         u = scratch.take(6, matrix.shape, p.dtype)
         np.multiply(m, self.momentum, out=m)
         np.multiply(g, (1 - self.momentum) * scale, out=u)
@@ -179,11 +179,13 @@ class Muon(FlatOptimizer):
         step: int,
         rate: float,
         scale: float,
+        share: int,
     ) -> None:
         whole = self._rest[number]
         part = slice(whole.start + start, whole.start + end)
-        p, g, m = (t[whole.buffer][part] for t in (self._values, gradients, self._slots["mean"]))
+        g, p, m = (t[whole.buffer][part] for t in (gradients, self._values, self._slots["mean"]))
         v = self._slots["square"][f"{whole.buffer}{whole.start}"][start:end]
         rate *= whole.rule.rate
         keep = 1 - rate * whole.rule.weight_decay
-        adamw_update(p, g, m, v, step, rate, keep, scale, betas=self.betas, eps=self.eps)
+        blocks = block_views((g, p, m, v), 0, p.size, self._scratch_of(share, p.dtype))
+        adamw_update(blocks, step, rate, keep, scale, betas=self.betas, eps=self.eps)

@@ -29,8 +29,8 @@ from phi_optim.base import FlatOptimizer
 from phi_optim.checks import check_finite_scale, check_range
 from phi_optim.errors import HyperparameterError, StateError
 from phi_optim.groups import Group, is_matrix
-from phi_optim.memory import aligned_empty, aligned_zeros
-from phi_optim.segments import BLOCK, Allocator, DecayRule, Segment, blocks, scalars
+from phi_optim.memory import aligned_zeros
+from phi_optim.segments import Allocator, Block, DecayRule, Rule, scalars
 
 __all__ = ["ScheduleFreeAdamW"]
 
@@ -47,6 +47,7 @@ class ScheduleFreeAdamW(FlatOptimizer):
 
     name = "schedule-free"
     schedule = "constant"
+    scratch_rows = 2
 
     def __init__(
         self,
@@ -111,31 +112,23 @@ class ScheduleFreeAdamW(FlatOptimizer):
         )
 
     def _update(
-        self, segment: Segment, gradient: Array, step: int, rate: float, scale: float
+        self, rule: Rule, blocks: Sequence[Block], step: int, rate: float, scale: float
     ) -> None:
         b1, b2 = self.betas
         root = ((1 - b2) / (1 - b2**step)) ** 0.5  # sqrt(square) * root is the root mean square
         largest, total = self._rates[step % 2].tolist()
         c = largest**2 / total if total else 0.0
-        pull = rate * segment.rule.weight_decay
-        p, z, v = (
-            table[segment.buffer]
-            for table in (self._values, self._slots["base"], self._slots["square"])
-        )
+        pull = rate * rule.weight_decay
         factors = (scale, b2, self.eps / root, rate / root, pull, 1 - c, c, b1 * c + 1 - b1)
-        by, b2s, eps, size, wd, stay, move, part = scalars(p.dtype, *factors)
-        scratch = aligned_empty((2, BLOCK), p.dtype)
-        for block in blocks(segment.start, segment.end):
-            g, y, zb, vb = gradient[block], p[block], z[block], v[block]
-            s, t = scratch[:, : y.size]
+        by, b2s, eps, size, wd, stay, move, part = scalars(blocks[0][1].dtype, *factors)
+        for gradient, y, z, v, s, t in blocks:
             if step == 1:
-                zb[...] = y
-            if scale != 1:
-                g = np.multiply(g, by, out=t)
+                z[...] = y
+            g = gradient if scale == 1 else np.multiply(gradient, by, out=t)
             np.multiply(g, g, out=s)
-            np.multiply(vb, b2s, out=vb)
-            np.add(vb, s, out=vb)
-            np.sqrt(vb, out=s)
+            np.multiply(v, b2s, out=v)
+            np.add(v, s, out=v)
+            np.sqrt(v, out=s)
             np.add(s, eps, out=s)
             np.divide(g, s, out=s)
             np.multiply(s, size, out=s)
@@ -144,9 +137,9 @@ class ScheduleFreeAdamW(FlatOptimizer):
                 np.add(s, t, out=s)
             # y = (1 - b1) z + b1 x after both moves, without x
             np.multiply(y, stay, out=y)
-            np.multiply(zb, move, out=t)
+            np.multiply(z, move, out=t)
             np.add(y, t, out=y)
-            np.subtract(zb, s, out=zb)
+            np.subtract(z, s, out=z)
             np.multiply(s, part, out=s)
             np.subtract(y, s, out=y)
 

@@ -7,7 +7,7 @@ of arrays works as well, a stretch for each array.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,9 +19,11 @@ from phi_optim.errors import StateError
 __all__ = [
     "BLOCK",
     "Allocator",
+    "Block",
     "DecayRule",
     "Rule",
     "Segment",
+    "block_views",
     "blocks",
     "flat_views",
     "load_arrays",
@@ -33,6 +35,8 @@ __all__ = [
 Array = NDArray[Any]
 Allocator = Callable[[int, DTypeLike], Array]
 DecayRule = Callable[[str, Array], bool]
+Block = tuple[Array, ...]
+"""What an update works on at a time: equally long views of gradient, value, state, scratch."""
 
 # elements: what two neighbouring operations share stays in the second-level cache, and a call into
 # numpy, half a microsecond, costs little beside a block
@@ -112,6 +116,16 @@ def blocks(start: int, end: int) -> Iterator[slice]:
     """start..end in pieces of at most BLOCK elements."""
     for first in range(start, end, BLOCK):
         yield slice(first, min(first + BLOCK, end))
+
+
+def block_views(arrays: Sequence[Array], start: int, end: int, scratch: Array) -> list[Block]:
+    """Elements start..end of the vectors `arrays`, then the rows of scratch [rows, BLOCK or less]:
+    block by block.
+    """
+    return [
+        (*(array[block] for array in arrays), *scratch[:, : block.stop - block.start])
+        for block in blocks(start, end)
+    ]
 
 
 def scalars(dtype: DTypeLike, *values: float) -> list[Array]:

@@ -24,8 +24,8 @@ from phi_optim.base import FlatOptimizer
 from phi_optim.checks import check_range
 from phi_optim.errors import HyperparameterError
 from phi_optim.groups import Group, is_matrix
-from phi_optim.memory import aligned_empty, aligned_zeros
-from phi_optim.segments import BLOCK, Allocator, DecayRule, Segment, blocks, scalars
+from phi_optim.memory import aligned_zeros
+from phi_optim.segments import Allocator, Block, DecayRule, Rule, scalars
 
 __all__ = ["SGD"]
 
@@ -68,45 +68,38 @@ class SGD(FlatOptimizer):
 
     def _update(
         self,
-        segment: Segment,
-        gradient: Array,
+        rule: Rule,
+        blocks: Sequence[Block],
         step: int,  # noqa: ARG002 (nothing here depends on it)
         rate: float,
         scale: float,
     ) -> None:
-        p = self._values[segment.buffer]
-        keep = 1 - rate * segment.rule.weight_decay
+        keep = 1 - rate * rule.weight_decay
         if not self.momentum:
-            _plain(p, gradient, segment, keep, rate * scale)
+            _plain(blocks, keep, rate * scale)
             return
-        m = self._slots["velocity"][segment.buffer]
+        dtype = blocks[0][1].dtype
         mu, own, ahead, c, k = scalars(
-            p.dtype, self.momentum, rate, rate * self.momentum, scale, keep
+            dtype, self.momentum, rate, rate * self.momentum, scale, keep
         )
-        scratch = aligned_empty((BLOCK,), p.dtype)
-        for block in blocks(segment.start, segment.end):
-            g, mb, pb = gradient[block], m[block], p[block]
-            s = scratch[: pb.size]
-            if scale != 1:
-                g = np.multiply(g, c, out=s)
-            np.multiply(mb, mu, out=mb)
-            np.add(mb, g, out=mb)
+        for gradient, p, m, s in blocks:
+            g = gradient if scale == 1 else np.multiply(gradient, c, out=s)
+            np.multiply(m, mu, out=m)
+            np.add(m, g, out=m)
             if keep != 1:
-                np.multiply(pb, k, out=pb)
+                np.multiply(p, k, out=p)
             if self.nesterov:
                 np.multiply(g, own, out=s)
-                np.subtract(pb, s, out=pb)
-            np.multiply(mb, ahead if self.nesterov else own, out=s)
-            np.subtract(pb, s, out=pb)
+                np.subtract(p, s, out=p)
+            np.multiply(m, ahead if self.nesterov else own, out=s)
+            np.subtract(p, s, out=p)
 
 
-def _plain(p: Array, gradient: Array, segment: Segment, keep: float, rate: float) -> None:
+def _plain(blocks: Sequence[Block], keep: float, rate: float) -> None:
     """Gradient descent without memory."""
-    r, k = scalars(p.dtype, rate, keep)
-    scratch = aligned_empty((BLOCK,), p.dtype)
-    for block in blocks(segment.start, segment.end):
-        pb = p[block]
-        s = np.multiply(gradient[block], r, out=scratch[: pb.size])
+    r, k = scalars(blocks[0][1].dtype, rate, keep)
+    for g, p, s in blocks:
+        np.multiply(g, r, out=s)
         if keep != 1:
-            np.multiply(pb, k, out=pb)
-        np.subtract(pb, s, out=pb)
+            np.multiply(p, k, out=p)
+        np.subtract(p, s, out=p)
