@@ -95,7 +95,7 @@ class Batch:
         self._used[slot] = True
         return slot
 
-    def step(self, slots: Sequence[int], tokens: Sequence[int]) -> Array:
+    def step(self, slots: Sequence[int] | Array, tokens: Sequence[int] | Array) -> Array:
         """Logits [n, V], a copy, after one token for each of n different slots."""
         if not all(0 <= slot < len(self._used) and self._used[slot] for slot in slots):
             raise ConfigError(f"slots {list(slots)} are not all of texts that were added")

@@ -29,7 +29,7 @@ __all__ = ["GPTLayer", "GPTWeights", "fill_transposed"]
 Array = NDArray[Any]
 
 LINE = 16  # floats in a cache line: rows of matrices start on one
-STRIP = 64  # rows transposed at a time: they stay in cache
+STRIP = 128  # rows transposed at a time: they stay in cache
 MOST_TURNS = 65_536  # positions whose angles are kept; further ones are computed each time
 
 
