@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -10,8 +11,12 @@ from phi_model import ModelConfig, build_model, shared_zeros
 from phi_model.parameters import FlatTable
 from phi_model.team import make_team
 from phi_optim import OPTIMIZERS, Optimizer, clip_scale, make_optimizer
+from phi_optim.adamw import adamw_update
+from phi_optim.memory import aligned_empty, aligned_zeros
+from phi_optim.segments import block_views
 
 RATE = 1e-4
+IN_CACHE = 1 << 15  # elements: five vectors of them are 640 KiB
 
 
 def tables(shape: tuple[int, int, int]) -> tuple[FlatTable, FlatTable]:
@@ -36,13 +41,29 @@ def updates(shape: tuple[int, int, int], runners: Sequence[str]) -> dict[str, Ca
             name: make_optimizer(name, values, allocate=shared_zeros) for name in OPTIMIZERS
         }
         jobs = {name: job(each, gradients, workers) for name, each in optimizers.items()}
-        team = make_team(runner, workers, jobs)
+        team = make_team(runner, workers, jobs | {"nothing": nothing})
+        calls[f"nothing {runner}"] = functools.partial(team.run, "nothing")
         for name, optimizer in optimizers.items():
             calls[f"{name} {runner}"] = counting(optimizer, team.run, name)
             # once now: a team that first runs after torch was imported would look after torch's
             # own BLAS at every call as well
             calls[f"{name} {runner}"]()
     return calls
+
+
+def arithmetic(parameters: int) -> Callable[[], None]:
+    """AdamW's operations for so many parameters, all of them on one block that stays in cache."""
+    rng = np.random.default_rng(0)
+    arrays = [aligned_zeros(IN_CACHE, np.float32) for _ in range(4)]
+    for array in arrays[:2]:
+        array[...] = rng.standard_normal(IN_CACHE, np.float32)
+    views = block_views(arrays, 0, IN_CACHE, aligned_empty((1, IN_CACHE), np.float32))
+    turns = views * (parameters // IN_CACHE)
+    return lambda: adamw_update(turns, 1000, RATE, 1 - RATE * 0.1, 1.0, betas=(0.9, 0.95), eps=1e-8)
+
+
+def nothing(member: int) -> None:
+    """A job without work: what it takes is the time to wake the workers and to hear from them."""
 
 
 def job(optimizer: Optimizer, gradients: FlatTable, shares: int) -> Callable[..., None]:

@@ -5,7 +5,17 @@
     python benchmarks/optimizer_speed.py [--rounds 40] [--write]
 
 Each size runs in a process of its own, in which our workers are forked before torch is imported;
-all take turns. Then what Muon adds to a whole training step. Exits 1 when a bar is missed.
+all take turns, with data as warm and on as many cores for each. Then what Muon adds to a whole
+training step. Exits 1 when a bar is missed.
+
+How fast AdamW can be in numpy: its update is eleven operations, each a pass over a block, where
+fused code makes one pass with the numbers in registers. So two lines tell what is left to gain:
+"arithmetic", the same operations on one block that never leaves the cache, on one core, and
+"nothing", a job without work, which is the time to wake a worker and to hear from it. Half the
+arithmetic and one such job are the floor of two workers; a third of the arithmetic is the square
+root, which numpy takes four numbers at a time where fused code takes eight or sixteen. On top
+comes the memory: a pass over a block waits for what is not in cache yet, and then computes, while
+a fused loop does both at once.
 """
 
 from __future__ import annotations
@@ -74,9 +84,10 @@ def in_own_process(option: str, value: str, rounds: int) -> dict[str, float]:
 
 def time_size(size: str, rounds: int) -> dict[str, float]:
     """peer -> seconds an update."""
-    from optimizer_ours import updates  # noqa: PLC0415 (each process imports what it times)
+    from optimizer_ours import arithmetic, updates  # noqa: PLC0415 (each imports what it times)
 
     peers = updates(SIZES[size], RUNNERS)  # forks, so before torch has any thread
+    peers["arithmetic"] = arithmetic(parameters_of(size))
     from optimizer_torch import torch_updates  # noqa: PLC0415
 
     return medians(in_quiet_turns(peers | torch_updates(SIZES[size]), rounds=rounds))
@@ -155,6 +166,8 @@ def report(
         "|---|---|---|---|---|---|---|---|---|---|",
         *(row(name, size, times) for name in OURS for size, times in sizes.items()),
         "",
+        *(floor(size, times) for size, times in sizes.items()),
+        "",
         "What Muon's update takes more than AdamW's, beside a whole step (forward, backward, "
         "clipping, AdamW) of a model of 128 channels and 4 layers on two processes:",
         "",
@@ -166,6 +179,19 @@ def report(
         lines.append(f"| {step} | {' | '.join(cells)} | {overhead(times):.0%} |")
     lines += ["", "Bars missed: " + ("none." if not missed else ""), *(f"- {m}" for m in missed)]
     return "\n".join(lines)
+
+
+def floor(size: str, times: dict[str, float]) -> str:
+    """What two workers cannot get below in numpy, beside torch's fused."""
+    scale = 1e9 / parameters_of(size)
+    alone, wake = times["arithmetic"] * scale, times["nothing processes"] * scale
+    return (
+        f"AdamW's eleven operations at {size}, on one block that stays in cache: {alone:.2f} ns a "
+        f"parameter on one core; a job without work: {wake:.3f} (processes), "
+        f"{times['nothing threads'] * scale:.3f} (threads). Two processes cannot get below "
+        f"{alone / 2 + wake:.2f}, {(alone / 2 + wake) / (times['adamw torch fused'] * scale):.2f} "
+        "of torch's fused."
+    )
 
 
 def row(name: str, size: str, times: dict[str, float]) -> str:
