@@ -95,6 +95,139 @@ def run(
         _end(session, experiment)
 
 
+@experiment_app.command(name="search")
+def search(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[ID]", help="An experiment; without one the builtin search."),
+    ] = None,
+    folder: Folder = EXPERIMENTS,
+    work: Work = WORK,
+    data: Data = None,
+    valid: Valid = None,
+    seconds: Seconds = 0.0,
+    trials: Annotated[
+        int, typer.Option(help="Changes to try in all; 0: as long as time and budget last.")
+    ] = 0,
+    strategy: Annotated[
+        list[str] | None, typer.Option(help="Of these alone; several times for several.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the builtin search: other draws.")] = 0,
+    workers: Number = 2,
+    guard: Annotated[
+        bool, typer.Option("--guard", help="Pause while battery, memory or heat are bad.")
+    ] = False,
+) -> None:
+    """Look for better settings, by itself: change, train, compare with the noise, keep or not.
+
+    The baseline runs under several seeds first. A change is kept when the
+    confidence bound of its paired difference is beyond a threshold, and
+    promoted when other seeds and other held-out text say so again.
+
+    Ctrl-C saves the trials at work and writes the report; the same command
+    goes on. Without ID, in runs/experiments/search.
+
+    Example: phi-train experiment search --seconds 600
+    """
+    import time  # noqa: PLC0415
+
+    from phi_train.experiment.ledger import search_ledger  # noqa: PLC0415
+    from phi_train.experiment.report import write_report  # noqa: PLC0415
+    from phi_train.experiment.run import run_search  # noqa: PLC0415
+
+    started = time.monotonic()
+    experiment = _search_named(name, folder, work, _search_settings(trials, strategy, seed))
+    print(f"{experiment.id}: {experiment.question}", flush=True)
+    session, plan = run_search(
+        experiment,
+        work=work,
+        make_workers=_make_workers(workers),
+        seconds=max(1.0, seconds - WRITING) if seconds else 0.0,
+        overrides=_overrides(data, valid) | ({"guard": True} if guard else {}),
+        say=lambda line: print(line, flush=True),
+    )
+    rows = search_ledger(plan)
+    pages = write_report(experiment, rows, Path(work) / experiment.id, search=plan)
+    decided = sum(row.state not in ("baseline", "killed") for row in rows)
+    print(
+        f"{decided} changes decided, best: {plan.best.name}; {session.made} trials in "
+        f"{time.monotonic() - started:.0f} s\nwrote {pages[0]} and {pages[1]}"
+    )
+    _end(session, experiment)
+
+
+WRITING = 5.0  # seconds kept for the trials to save, and for the report
+
+
+def _search_settings(trials: int, strategy: list[str] | None, seed: int) -> dict[str, Any]:
+    settings: dict[str, Any] = {"trials": trials, "strategies": strategy or [], "seed": seed}
+    return {name: value for name, value in settings.items() if value}
+
+
+def _search_named(
+    name: str | None, folder: Path, work: Path, settings: dict[str, Any]
+) -> Experiment:
+    """The experiment of that id; the builtin search where there is none."""
+    from dataclasses import replace  # noqa: PLC0415
+
+    from phi_train.experiment.experiment import experiment_named  # noqa: PLC0415
+    from phi_train.experiment.run import builtin_search  # noqa: PLC0415
+
+    if name is None or name == BUILTIN_NAME:
+        return builtin_search(work, settings=settings)
+    experiment = experiment_named(name, folder)
+    return replace(experiment, search={**experiment.search, **settings})
+
+
+BUILTIN_NAME = "search"
+
+
+@experiment_app.command(name="report")
+def report(
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids; search is the builtin.")],
+    folder: Folder = EXPERIMENTS,
+    work: Work = WORK,
+    data: Data = None,
+    valid: Valid = None,
+    open_final: Annotated[
+        bool,
+        typer.Option(
+            "--open-final",
+            help="Test a search's winner on the final text: once, and the search is closed.",
+        ),
+    ] = False,
+    workers: Number = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+) -> None:
+    """One offline HTML page and Markdown: ledger, frontier, effects, and how to repeat each.
+
+    Example: phi-train experiment report warmup
+    """
+    from phi_train.experiment.report import report_of, write_report  # noqa: PLC0415
+    from phi_train.experiment.run import open_final as open_it  # noqa: PLC0415
+
+    printed = []
+    for name in ids:
+        experiment = _search_named(name, folder, work, {})
+        overrides = _overrides(data, valid)
+        if open_final:
+            _end(open_it(experiment, work=work, workers=workers, overrides=overrides), experiment)
+        rows, plan, final = report_of(experiment, overrides=overrides)
+        pages = write_report(experiment, rows, Path(work) / experiment.id, search=plan, final=final)
+        printed.append(
+            {
+                "id": experiment.id,
+                "report": str(pages[0]),
+                "markdown": str(pages[1]),
+                "ledger": [row.as_dict() for row in rows],
+            }
+        )
+        if not as_json:
+            print(f"wrote {pages[0]} and {pages[1]}")
+    if as_json:
+        print(json.dumps({"experiments": printed}))
+
+
 def _overrides(data: str | None, valid: str | None) -> dict[str, Any]:
     return {k: v for k, v in (("data", data), ("valid", valid)) if v is not None}
 

@@ -13,7 +13,7 @@ from phi_train.experiment.experiment import (
 )
 from phi_train.experiment.journal import Journal, results_of
 from phi_train.experiment.outcome import Outcome, Stopped
-from phi_train.experiment.run import Session, run_study
+from phi_train.experiment.run import Session, run_search, run_study
 from phi_train.experiment.statistics import Difference, paired_difference
 from phi_train.experiment.trial import Result, Trial
 
@@ -32,5 +32,6 @@ __all__ = [
     "paired_difference",
     "read_experiment",
     "results_of",
+    "run_search",
     "run_study",
 ]

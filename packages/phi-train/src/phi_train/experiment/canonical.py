@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from phi_train.config import TrainConfig
@@ -17,6 +16,8 @@ NOT_IN_IDENTITY = (
     *("guard", "guard_battery", "guard_heat", "guard_battery_heat", "guard_memory"),
 )
 
+USUAL = vars(TrainConfig(data="usual"))
+
 
 def canonical_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that decide what is learnt, without those at their defaults and the seed.
@@ -27,12 +28,11 @@ def canonical_config(config: Mapping[str, Any]) -> dict[str, Any]:
     >>> canonical_config({"data": "x.txt", "steps": 2000, "batch_size": 8, "seed": 3})
     {'data': 'x.txt', 'batch_size': 8}
     """
-    complete = asdict(TrainConfig.from_dict(config))
-    usual = asdict(TrainConfig(data="usual"))
+    complete = vars(TrainConfig.from_dict(config))
     kept = {
         name: value
         for name, value in complete.items()
-        if name not in NOT_IN_IDENTITY and value != usual[name]
+        if name not in NOT_IN_IDENTITY and value != USUAL[name]
     }
     return {"data": complete["data"], **kept}
 

@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
+import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,20 +17,55 @@ from typing import Any
 
 from phi_train import __version__
 from phi_train.environment import arithmetic
-from phi_train.errors import RunError
+from phi_train.errors import ConfigError, RunError
+from phi_train.experiment.candidate import Candidate
 from phi_train.experiment.execute import Task, load_function
-from phi_train.experiment.experiment import Experiment
+from phi_train.experiment.experiment import Experiment, experiment_of
+from phi_train.experiment.final import Final
 from phi_train.experiment.journal import Journal
+from phi_train.experiment.mutate import STRATEGIES
 from phi_train.experiment.outcome import Outcome
 from phi_train.experiment.plan import Plan, Study
+from phi_train.experiment.search import Search
 from phi_train.experiment.trial import Trial
 from phi_train.experiment.workers import Processes, Serial, Workers
 from phi_train.interrupt import StopRequest
 from phi_train.lock import RunLock
 
-__all__ = ["WORK", "Session", "drive", "run_study"]
+__all__ = [
+    "WORK",
+    "Session",
+    "builtin_search",
+    "drive",
+    "judgement",
+    "known_search",
+    "local_workers",
+    "open_final",
+    "run_search",
+    "run_study",
+]
 
 WORK = "runs/experiments"
+BUILTIN_SEARCH = """
+question = "Which settings teach 100 thousand parameters most for a fixed number of operations?"
+hypothesis = "The defaults of phi-train are not the best ones for such a short run."
+success = "A change is promoted: better by 0.01 bits a byte, again on other seeds and other text."
+threshold = 0.01
+[base]
+data = "builtin"
+stories = 4000
+preset = "gpt-100k"
+vocab_size = 512
+seq_len = 64
+batch_size = 8
+flops = 8.2e10  # 200 updates of the baseline
+warmup_steps = 40
+eval_every = 1000000
+sample_every = 0
+groups_every = 0
+checkpoint_every = 0
+baselines = false
+"""
 LOOK = 0.5  # seconds between looks at the clock
 
 Say = Callable[[str], None]
@@ -163,9 +200,22 @@ def run_study(
     """
     if experiment.function:
         load_function(experiment.folder, experiment.function)
-    plan = Study(experiment, overrides=overrides)
-    end = time.monotonic() + seconds if seconds else float("inf")
+    return drive(
+        Study(experiment, overrides=overrides),
+        Journal(experiment.journal),
+        _tasks(experiment, work),
+        make_workers or local_workers(workers),
+        deadline=_deadline(seconds),
+        say=say,
+    )
 
+
+def _deadline(seconds: float) -> Callable[[], float]:
+    end = time.monotonic() + seconds if seconds else float("inf")
+    return lambda: end
+
+
+def _tasks(experiment: Experiment, work: str | os.PathLike[str]) -> Callable[[Trial], Task]:
     def task_of(trial: Trial) -> Task:
         return Task(
             trial=trial,
@@ -176,11 +226,117 @@ def run_study(
             keep=experiment.keep,
         )
 
-    return drive(
+    return task_of
+
+
+# a search
+
+
+def builtin_search(
+    work: str | os.PathLike[str] = WORK, *, name: str = "search", settings: Mapping[str, Any]
+) -> Experiment:
+    """The search that needs no file: 100 thousand parameters on the builtin stories.
+
+    A run takes a few seconds of one core; its journal is in `work`. settings: of [search].
+    """
+    path = Path(work) / name / "journal.jsonl"
+    begun = [line["search"] for line in Journal(path).lines if "search" in line]
+    if begun:
+        for key in ("seed", "strategies"):
+            if key in settings and settings[key] != begun[-1].get(key, settings[key]):
+                raise ConfigError(
+                    f"{path} was begun with {key} {begun[-1][key]}: leave the option out to go on, "
+                    "or give another --work"
+                )
+    now = {**(begun[-1] if begun else {"seed": 0, "strategies": list(STRATEGIES)}), **settings}
+    if not begun or now != begun[-1]:
+        Journal(path).note(search=now)  # what goes on later, or reports, must know them
+    values = tomllib.loads(BUILTIN_SEARCH) | {"id": name, "search": now}
+    return experiment_of(values, folder=Path(), journal=path)
+
+
+def run_search(
+    experiment: Experiment,
+    *,
+    work: str | os.PathLike[str] = WORK,
+    workers: int = 1,
+    make_workers: Make | None = None,
+    seconds: float = 0.0,
+    overrides: Mapping[str, Any] | None = None,
+    say: Say = lambda _: None,
+) -> tuple[Session, Search]:
+    """Goes on with a search; seconds: of this session, 0: as long as its own budget lasts.
+
+    Raises RunError when its final text was opened: what is chosen after that is chosen by it.
+    """
+    journal = Journal(experiment.journal)
+    if _opened(journal):
+        raise RunError(
+            f"the final text of {experiment.id} was opened: whatever is chosen now would be "
+            "chosen by it; start another search (--name, or a file with another id)"
+        )
+    plan = Search(experiment, overrides=overrides)
+    plan.open_trials(journal.get)  # what is known already is not told again
+    plan.tell = lambda candidate: say(judgement(candidate))
+    session = drive(
         plan,
-        Journal(experiment.journal),
-        task_of,
+        journal,
+        _tasks(experiment, work),
         make_workers or local_workers(workers),
-        deadline=lambda: end,
-        say=say,
+        deadline=_deadline(seconds),
     )
+    return session, plan
+
+
+def judgement(candidate: Candidate) -> str:
+    """What was just decided, in a line.
+
+    It may be that a candidate goes on: then nothing but its difference is known.
+    """
+    words = f"{candidate.name}: {candidate.state}"
+    d = candidate.difference
+    if d is not None and math.isfinite(d.low):
+        words += f", {d.mean:+.4f} ({d.low:+.4f} to {d.high:+.4f}, {d.pairs} pairs)"
+    return words + (f"; {candidate.reason}" if candidate.reason else "")
+
+
+def known_search(
+    experiment: Experiment, *, overrides: Mapping[str, Any] | None = None
+) -> tuple[Search, Final | None]:
+    """What the journal says of a search: all decisions, and the final test where it was made."""
+    journal = Journal(experiment.journal)
+    plan = Search(experiment, overrides=overrides)
+    plan.open_trials(journal.get)
+    if not _opened(journal):
+        return plan, None
+    final = Final(plan)
+    final.open_trials(journal.get)
+    return plan, final
+
+
+def open_final(
+    experiment: Experiment,
+    *,
+    work: str | os.PathLike[str] = WORK,
+    workers: int = 1,
+    overrides: Mapping[str, Any] | None = None,
+    say: Say = lambda _: None,
+) -> Session:
+    """Measures baseline and winner on the third part of the held-out text, under new seeds; once.
+
+    After it the search is closed. Raises RunError where nothing was promoted.
+    """
+    plan, _ = known_search(experiment, overrides=overrides)
+    if plan.best.number == 0:
+        raise RunError(
+            f"{experiment.id} has promoted nothing, so there is nothing to test: the final text "
+            "stays closed"
+        )
+    journal = Journal(experiment.journal)
+    if not _opened(journal):
+        journal.note(opened=time.time(), winner=plan.best.name)
+    return drive(Final(plan), journal, _tasks(experiment, work), local_workers(workers), say=say)
+
+
+def _opened(journal: Journal) -> bool:
+    return any("opened" in line for line in journal.lines)
