@@ -95,6 +95,7 @@ def test_a_missing_file_and_an_unknown_id(write, tmp_path):
     with pytest.raises(ConfigError, match="does not exist"):
         read_experiment(tmp_path / "none.toml")
     write(PAGE + BASE, "below/page.toml")
+    write("steps = 3\n", "settings.toml")
     assert [e.id for e in find_experiments(tmp_path)] == ["page"]
     with pytest.raises(ConfigError, match=r"no experiment in .* has the id 'x'; there are page"):
         experiment_named("x", tmp_path)

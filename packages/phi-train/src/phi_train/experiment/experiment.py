@@ -133,18 +133,22 @@ class Experiment:
 def read_experiment(path: str | os.PathLike[str]) -> Experiment:
     """The experiment in a TOML file. Raises ConfigError, naming the file, for what is wrong."""
     path = Path(path)
+    values = _read(path)
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return experiment_of(values, folder=path.parent)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path} does not exist: phi-train experiment list tells what does"
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not a TOML file: {error}") from error
-    try:
-        return experiment_of(values, folder=path.parent)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
 
 
 def experiment_of(
@@ -252,9 +256,14 @@ def with_changes(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[st
 
 
 def find_experiments(folder: str | os.PathLike[str] = "experiments") -> list[Experiment]:
-    """Every experiment in a folder and below, by id. Raises ConfigError for two with one id."""
+    """Every experiment in a folder and below, by id. Raises ConfigError for two with one id.
+
+    Other TOML files, such as the settings of runs, are left aside.
+    """
     found: dict[str, Experiment] = {}
     for path in sorted(Path(folder).rglob("*.toml")):
+        if not set(WORDS) & set(_read(path)):
+            continue
         experiment = read_experiment(path)
         if experiment.id in found:
             raise ConfigError(f"{path}: the id {experiment.id!r} is taken already")

@@ -1,0 +1,150 @@
+"""Killed at random, with all of its processes, a search comes to the ledger of one never touched.
+
+In the short form it is killed 3 times; PHI_LONG=1 kills 20 times.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sysconfig
+import time
+from pathlib import Path
+
+import pytest
+
+from phi_train.experiment import read_experiment
+from phi_train.experiment.report import report_of
+
+PROGRAM = Path(sysconfig.get_path("scripts")) / "phi-train"
+KILLS = 20 if os.environ.get("PHI_LONG", "0") not in ("", "0") else 3
+CLOCKS = {"seconds", "seconds_a_run"}
+PAGE = """
+id = "tiny"
+question = "Q?"
+hypothesis = "H."
+success = "S."
+threshold = 0.0
+[base]
+data = "{data}"
+valid = "{valid}"
+preset = "gpt-1k"
+vocab_size = 270
+seq_len = 16
+batch_size = 2
+steps = 60
+warmup_steps = 4
+eval_every = 10000
+eval_tokens = 200
+sample_every = 0
+checkpoint_every = 5
+baselines = false
+[search]
+trials = {trials}
+seeds = 2
+more_seeds = 0
+confirmation_seeds = 2
+"""
+
+
+def _command(folder, workers):
+    return [
+        *(str(PROGRAM), "experiment", "search", "tiny", "--folder", str(folder)),
+        *("--work", str(folder / "work"), "--workers", str(workers)),
+    ]
+
+
+def _ledger(folder):
+    rows, search, _ = report_of(read_experiment(folder / "tiny.toml"))
+    assert search is not None
+    return [{k: v for k, v in row.as_dict().items() if k not in CLOCKS} for row in rows]
+
+
+@pytest.mark.skipif(not hasattr(os, "setsid"), reason="no process groups")
+def test_random_kills(tmp_path, corpus, stories):
+    valid = tmp_path / "valid.txt"
+    valid.write_text("<|endoftext|>".join(stories(30, seed=9)))
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+        page = PAGE.format(data=corpus, valid=valid, trials=3 + KILLS // 2)
+        (tmp_path / name / "tiny.toml").write_text(page)
+    done = subprocess.run(
+        _command(tmp_path / "whole", 1),
+        env=environment,
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    journal = tmp_path / "killed" / "journal" / "tiny.jsonl"
+    rng = random.Random(3)
+    for kill in range(KILLS):
+        process = subprocess.Popen(
+            _command(tmp_path / "killed", 2),
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        before, deadline = _lines(journal), time.monotonic() + 120
+        while _lines(journal) <= before + 1:  # the session's own line, and an outcome
+            assert process.poll() is None, (kill, process.communicate()[1])
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.3))
+        os.kill(process.pid, signal.SIGKILL)  # its workers end themselves
+        process.communicate(timeout=60)
+    with journal.open("ab") as file:
+        file.write(b'{"key": "torn')
+    last = subprocess.run(
+        _command(tmp_path / "killed", 2),
+        env=environment,
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
+    assert last.returncode == 0, last.stderr
+    whole = _ledger(tmp_path / "whole")
+    assert _ledger(tmp_path / "killed") == whole
+    assert len(whole) == 4 + KILLS // 2
+    assert {row["state"] for row in whole} <= {
+        "baseline",
+        "promote",
+        "keep",
+        "inconclusive",
+        "discard",
+    }
+    assert not list((tmp_path / "killed").rglob("*~"))
+
+
+def _lines(path):
+    try:
+        return path.read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0
+
+
+@pytest.mark.skipif(not hasattr(os, "setsid"), reason="no process groups")
+def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(tmp_path, corpus):
+    page = PAGE.format(data=corpus, valid=corpus, trials=50)
+    (tmp_path / "tiny.toml").write_text(page)
+    process = subprocess.Popen(
+        _command(tmp_path, 2),
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while _lines(tmp_path / "journal" / "tiny.jsonl") < 4 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it, too
+    said, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, (said, errors)
+    assert errors == "phi-train: interrupted\n"
+    assert "everything is saved, the same command goes on" in said
+    assert (tmp_path / "work" / "tiny" / "report.html").exists()
