@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phi_infer import PhiInferError, Sampling, SamplingError
+from phi_infer.philox import uniform
 from phi_infer.sampling import log_probabilities, probabilities, sample
 
 P = np.array([0.05, 0.4, 0.1, 0.25, 0.2])  # in no order
@@ -75,6 +76,33 @@ def test_top_k_keeps_exactly_k_even_among_equals(logits, top_k):
     assert len(kept) == min(top_k, len(logits))
     best = sorted(range(len(logits)), key=lambda i: (-logits[i], i))[:top_k]
     assert set(kept.tolist()) == set(best)
+
+
+@given(
+    st.lists(st.integers(-6, 3), min_size=1, max_size=40),
+    st.integers(0, 40),
+    st.sampled_from([0.0, 0.1, 0.5, 0.9, 0.999, 1.0]),
+)
+def test_top_k_and_top_p_by_sorting_everything(logits, top_k, top_p):
+    found = probabilities(
+        np.array(logits, np.float32), Sampling(temperature=1.0, top_k=top_k, top_p=top_p)
+    )
+    order = sorted(range(len(logits)), key=lambda i: (-logits[i], i))
+    order = order[: top_k or None]
+    p = np.exp(np.array(logits, np.float64)[order])
+    p /= p.sum()
+    kept = [i for i in range(len(p)) if i == 0 or top_p == 1 or p[:i].sum() < top_p - 1e-9]
+    doubtful = any(abs(p[:i].sum() - top_p) < 1e-9 for i in range(1, len(p)))
+    if not doubtful:
+        assert set(np.flatnonzero(found).tolist()) == {order[i] for i in kept}
+        expected = p[kept] / p[kept].sum()
+        np.testing.assert_allclose(found[[order[i] for i in kept]], expected)
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
+def test_the_random_number_is_that_of_numpy_s_philox(seed, position):
+    rng = np.random.Generator(np.random.Philox(key=np.array([seed, position], np.uint64)))
+    assert uniform(seed, position) == rng.random()
 
 
 def test_temperature_zero_is_argmax():

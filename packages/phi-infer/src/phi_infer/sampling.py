@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phi_infer.errors import SamplingError
+from phi_infer.philox import uniform
 
 __all__ = ["Sampling", "log_probabilities", "probabilities", "sample"]
 
@@ -77,17 +78,38 @@ def probabilities(
     with np.errstate(over="ignore"):  # a tiny temperature: minus infinity, probability 0
         p = np.exp((logits - logits.max()) / sampling.temperature)
     if 0 < sampling.top_k < p.size:
-        p[np.argsort(-logits, kind="stable")[sampling.top_k :]] = 0  # of equals, the lower id
+        p[~_top_k(logits, sampling.top_k)] = 0
     p /= p.sum()
     if sampling.top_p < 1:
-        order = np.argsort(-p, kind="stable")
-        before = np.cumsum(p[order]) - p[order]
-        p[order[before >= sampling.top_p]] = 0  # the most probable one always stays
-        p[order[0]] = max(p[order[0]], 1e-300)
+        p = _top_p(p, sampling.top_p)
     if sampling.min_p > 0:
         p[p < sampling.min_p * p.max()] = 0
     normalised: Array = p / p.sum()
     return normalised
+
+
+def _top_k(logits: Array, k: int) -> Array:
+    """Which are the k largest [V]; of equals, those of lower ids."""
+    least = np.partition(logits, -k)[-k]
+    kept: Array = logits > least
+    kept[np.flatnonzero(logits == least)[: k - np.count_nonzero(kept)]] = True
+    return kept
+
+
+def _top_p(p: Array, top_p: float) -> Array:
+    """p [V] with zeros but for the fewest, most probable ones that together reach top_p.
+
+    All that are below (1 - top_p) / V make less than 1 - top_p together, so none of them is among
+    the fewest: only the others are sorted.
+    """
+    candidates = np.flatnonzero(p >= min(0.5 * (1 - top_p) / p.size, p.max()))
+    order = candidates[np.argsort(-p[candidates], kind="stable")]
+    before = np.cumsum(p[order]) - p[order]
+    kept = order[before < top_p]
+    found = np.zeros_like(p)
+    found[kept] = p[kept]
+    found[order[0]] = p[order[0]]  # the most probable one always stays
+    return found
 
 
 def _penalised(
@@ -115,7 +137,6 @@ def sample(logits: Array, sampling: Sampling, *, position: int, seen: Sequence[i
     if sampling.temperature == 0:
         return int(np.argmax(_penalised(logits, sampling, seen, drawn)))
     cumulative = np.cumsum(probabilities(logits, sampling, seen, drawn=drawn))
-    key = np.array([sampling.seed, position], np.uint64)
-    rng = np.random.Generator(np.random.Philox(key=key))
-    token = int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
+    drawn_at = uniform(sampling.seed, position) * cumulative[-1]
+    token = int(np.searchsorted(cumulative, drawn_at, side="right"))
     return min(token, logits.size - 1)
