@@ -74,42 +74,52 @@ def probabilities(
     seen: the ids so far, for repeat_penalty. drawn: those that were drawn, not given in a prompt,
     for frequency_penalty and presence_penalty.
     """
+    ids, kept = _distribution(logits, sampling, seen, drawn)
+    p: Array = np.zeros(logits.size)
+    p[ids] = kept
+    return p
+
+
+def _distribution(
+    logits: Array, sampling: Sampling, seen: Sequence[int], drawn: Sequence[int]
+) -> tuple[Array, Array]:
+    """The ids that can be drawn, ascending, and their probabilities."""
     logits = _penalised(logits, sampling, seen, drawn)
+    ids = np.arange(logits.size)
+    if 0 < sampling.top_k < logits.size:
+        ids = _top_k(logits, sampling.top_k)
+        logits = logits[ids]
     with np.errstate(over="ignore"):  # a tiny temperature: minus infinity, probability 0
         p = np.exp((logits - logits.max()) / sampling.temperature)
-    if 0 < sampling.top_k < p.size:
-        p[~_top_k(logits, sampling.top_k)] = 0
     p /= p.sum()
     if sampling.top_p < 1:
-        p = _top_p(p, sampling.top_p)
+        kept = _top_p(p, sampling.top_p)
+        ids, p = ids[kept], p[kept]
     if sampling.min_p > 0:
-        p[p < sampling.min_p * p.max()] = 0
-    normalised: Array = p / p.sum()
-    return normalised
+        kept = np.flatnonzero(p >= sampling.min_p * p.max())
+        ids, p = ids[kept], p[kept]
+    return ids, p / p.sum()
 
 
 def _top_k(logits: Array, k: int) -> Array:
-    """Which are the k largest [V]; of equals, those of lower ids."""
+    """The ids of the k largest, ascending; of equals, the lower ones."""
     least = np.partition(logits, -k)[-k]
-    kept: Array = logits > least
-    kept[np.flatnonzero(logits == least)[: k - np.count_nonzero(kept)]] = True
-    return kept
+    above = np.flatnonzero(logits > least)
+    equal = np.flatnonzero(logits == least)[: k - above.size]
+    return np.sort(np.concatenate([above, equal]))
 
 
 def _top_p(p: Array, top_p: float) -> Array:
-    """p [V] with zeros but for the fewest, most probable ones that together reach top_p.
+    """The places, ascending, of the fewest, most probable ones that together reach top_p.
 
-    All that are below (1 - top_p) / V make less than 1 - top_p together, so none of them is among
+    All that are below (1 - top_p) / n make less than 1 - top_p together, so none of them is among
     the fewest: only the others are sorted.
     """
     candidates = np.flatnonzero(p >= min(0.5 * (1 - top_p) / p.size, p.max()))
     order = candidates[np.argsort(-p[candidates], kind="stable")]
     before = np.cumsum(p[order]) - p[order]
-    kept = order[before < top_p]
-    found = np.zeros_like(p)
-    found[kept] = p[kept]
-    found[order[0]] = p[order[0]]  # the most probable one always stays
-    return found
+    before[0] = -1  # the most probable one always stays
+    return np.sort(order[before < top_p])
 
 
 def _penalised(
@@ -136,7 +146,8 @@ def sample(logits: Array, sampling: Sampling, *, position: int, seen: Sequence[i
     drawn = seen[len(seen) - position :] if position <= len(seen) else seen
     if sampling.temperature == 0:
         return int(np.argmax(_penalised(logits, sampling, seen, drawn)))
-    cumulative = np.cumsum(probabilities(logits, sampling, seen, drawn=drawn))
+    ids, p = _distribution(logits, sampling, seen, drawn)
+    cumulative = np.cumsum(p)
     drawn_at = uniform(sampling.seed, position) * cumulative[-1]
-    token = int(np.searchsorted(cumulative, drawn_at, side="right"))
-    return min(token, logits.size - 1)
+    place = int(np.searchsorted(cumulative, drawn_at, side="right"))
+    return int(ids[min(place, ids.size - 1)])
