@@ -1,0 +1,121 @@
+"""Trains a model on rows, into a file; what a kill leaves unfinished is taken up again.
+
+The result depends on the first weights, the rows, the settings and the seed, not on how often the
+work was interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from phi_model import LanguageModel, load_checkpoint, save_checkpoint
+from phi_optim import Optimizer, clip_scale, make_optimizer, schedules
+from phi_train.improve.pause import Pause
+from phi_train.improve.rows import ROUND_TO, Row, RowOrder, collate
+
+__all__ = ["FitSettings", "Trainer", "fit"]
+
+FINAL = 0.02  # of the peak rate, at the last step
+WARMUP = 0.05  # of the steps
+STATE = "optimizer/"  # prefix of its tensors in a file
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """AdamW on batches of rows, warm-up, then a straight line down."""
+
+    steps: int
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.1
+    clip: float = 1.0
+    workers: int = 1
+    save_every: int = 100  # steps between two states that a resume can begin from
+
+
+class Trainer:
+    """A model and its optimiser, saved and restored together."""
+
+    def __init__(self, model: LanguageModel, settings: FitSettings) -> None:
+        self.model, self.settings = model, settings
+        self.optimizer: Optimizer = make_optimizer(
+            "adamw",
+            model.parameters,
+            weight_decay=settings.weight_decay,
+            decay=lambda name, _: model.decays(name),
+        )
+
+    def rate(self, step: int) -> float:
+        """The learning rate of update number `step`, from 0."""
+        steps = self.settings.steps
+        return self.settings.learning_rate * schedules.linear(
+            step, steps, warmup_steps=max(1, round(WARMUP * steps)), final=FINAL
+        )
+
+    def update(self, step: int) -> None:
+        """With the gradients at hand."""
+        scale = clip_scale(self.model.gradient_norm, self.settings.clip)
+        self.optimizer.step(self.model.gradients, learning_rate=self.rate(step), scale=scale)
+
+    def save(self, path: Path, step: int, tokenizer: bytes) -> None:
+        """Everything that restore() needs."""
+        state = {STATE + name: value for name, value in self.optimizer.state().items()}
+        save_checkpoint(path, self.model, step=step, tokenizer=tokenizer, tensors=state)
+
+    def restore(self, path: Path) -> int:
+        """Goes on from save()'s file, where there is one; how many updates were made."""
+        if not path.exists():
+            return 0
+        saved = load_checkpoint(path)
+        self.model.parameters.assign(saved.parameters)
+        own = {
+            name.removeprefix(STATE): np.array(value)
+            for name, value in saved.tensors.items()
+            if name.startswith(STATE)
+        }
+        self.optimizer.load_state(own)
+        self.optimizer.steps = saved.step
+        return saved.step
+
+
+def fit(
+    model: LanguageModel,
+    rows: Sequence[Row],
+    settings: FitSettings,
+    *,
+    seed: int,
+    path: Path,
+    tokenizer: bytes,
+    pause: Pause,
+    tell: Callable[[int, int, float], None] = lambda *_: None,
+) -> None:
+    """Trains `model` and writes it to `path`; does nothing but read it when it is there.
+
+    tell(step, steps, loss): after each update, loss in nats a learnt token.
+    """
+    if path.exists():
+        model.parameters.assign(load_checkpoint(path).parameters)
+        return
+    unfinished = path.with_name(f"{path.stem}.unfinished.phi")
+    trainer = Trainer(model, settings)
+    order = RowOrder(rows, batch_size=settings.batch_size, seed=seed)
+    widest = -(-max(len(row.ids) for row in rows) // ROUND_TO) * ROUND_TO
+    first = trainer.restore(unfinished)
+    model.start_workers(settings.workers, batch_size=settings.batch_size, seq_len=widest)
+    try:
+        for step in range(first, settings.steps):
+            pause.point()
+            ids, targets, weights = collate(order.batch(step))
+            loss = model.loss_and_grad(ids, targets, weights)
+            trainer.update(step)
+            if (step + 1) % settings.save_every == 0 and step + 1 < settings.steps:
+                trainer.save(unfinished, step + 1, tokenizer)
+            tell(step + 1, settings.steps, loss)
+    finally:
+        model.stop_workers()
+    save_checkpoint(path, model, step=settings.steps, tokenizer=tokenizer)
+    unfinished.unlink(missing_ok=True)
