@@ -12,6 +12,7 @@ import typer
 
 import phi_infer
 from phi_infer import formats
+from phi_infer.cli_serve import serve
 from phi_infer.errors import PhiInferError, SamplingError
 from phi_infer.generator import Generator
 from phi_infer.request import Completion, TokenChoice
@@ -343,6 +344,9 @@ def inspect(checkpoint: CheckpointPath, as_json: AsJson = False) -> None:
     width = max(map(len, facts))
     for name, value in facts.items():
         print(f"{name:<{width}}  {value:,}" if type(value) is int else f"{name:<{width}}  {value}")
+
+
+app.command()(serve)
 
 
 def main() -> None:
