@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from phi_model import load_checkpoint
+from phi_model.files import atomic_write
 from phi_tokenizer import Tokenizer
 from phi_train import ConfigError, TrainConfig, TrainResult, evaluate
 from phi_train import train as phi_train_run
@@ -81,7 +82,8 @@ def settings_of(config: Mapping[str, Any], seed: int, folder: Path) -> TrainConf
         ).save(tokenizer)
     chosen = corpus.train[: config.get("documents", 0) or None]
     if not text.exists():
-        text.write_text(END_OF_TEXT.join(chosen), encoding="utf-8")
+        with atomic_write(text) as file:
+            file.write(END_OF_TEXT.join(chosen).encode())
     return replace(settings, data=str(text), tokenizer=str(tokenizer))
 
 

@@ -11,7 +11,7 @@ from book import Book, spread, table
 from figures import Figure, Line, draw
 from fits import Fit, fit_scaling, interval
 
-__all__ = ["Point", "answer", "crossing", "points_of", "scaling"]
+__all__ = ["Point", "answer", "crossing", "points_of", "scaling", "text_points"]
 
 LEVELS = ("unigram", "bigram", "trigram", "4-gram")
 COUNTS = {"non_embedding": "outside the embedding", "parameters": "in all"}
@@ -38,6 +38,12 @@ def points_of(book: Book, experiment: str, metric: str = "loss") -> tuple[Point,
                 loss = o.metrics[metric]
                 found.append(Point(name, o.non_embedding, o.parameters, o.tokens, loss))
     return tuple(sorted(found, key=lambda p: (p.non_embedding, p.tokens)))
+
+
+def text_points(book: Book) -> tuple[Point, ...]:
+    """The table on the real text: up to an epoch, and four."""
+    points = points_of(book, "scaling-text") + points_of(book, "scaling-epochs")
+    return tuple(sorted(points, key=lambda p: (p.non_embedding, p.tokens)))
 
 
 def by_size(points: Iterable[Point]) -> dict[str, list[Point]]:
@@ -74,7 +80,7 @@ def spoken(number: float) -> str:
 
 def answer(book: Book) -> str | None:
     """The research question answered by the table, in one paragraph; None without a table."""
-    sizes = by_size(points_of(book, "scaling-text"))
+    sizes = by_size(text_points(book))
     levels = {n: v for n in LEVELS if (v := book.mean("levels", "base", n)) is not None}
     if not sizes or "unigram" not in levels:
         return None
@@ -105,11 +111,11 @@ def scaling(book: Book, figures: dict[str, str]) -> list[str]:
         "",
         "**TinyStories**, each point a run of its own whose schedule ends with its volume; at most "
         "four epochs. Nats a token, held out.",
-        *_grid(points_of(book, "scaling-text")),
+        *_grid(text_points(book)),
     ]
-    for name in ("scaling-text", "scaling-corners", "scaling-rates"):
+    for name in ("scaling-text", "scaling-epochs", "scaling-corners", "scaling-rates"):
         lines += [book.state(name), ""]
-    text = points_of(book, "scaling-text")
+    text = text_points(book)
     lines += _crossings(book, text)
     lines += _fits(text, floor=True, unit="nats a token")
     lines += _corners(book)

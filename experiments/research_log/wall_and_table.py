@@ -160,14 +160,14 @@ def wall_sentence(book: Book, names: Sequence[str] = tuple(WALLS)) -> str:
                 )
                 if clean is not None and unigram is not None:
                     found.append(
-                        f"with a {kind} head and {how} the sound model itself ends at {clean:.2f}, "
-                        "too near the level to tell walls"
+                        f"with the head {kind} and {how} the sound model itself ends at "
+                        f"{clean:.2f}, too near the level to tell walls"
                     )
                 continue
             makes, makes_not = sets
             yes = ", ".join(makes) or "no set of defects"
             no = f"; no wall: {', '.join(makes_not)}" if makes_not else ""
-            found.append(f"with a {kind} head and {how} a wall is made by {yes}{no}")
+            found.append(f"with the head {kind} and {how} a wall is made by {yes}{no}")
     if not found:
         return "Which defect makes the wall is not measured yet."
     rule = (
@@ -188,12 +188,14 @@ def _same_curve(book: Book) -> list[str]:
         pairs = zip(clean.curves["loss"], fast.curves["loss"], strict=True)
         apart = max(abs(a[1] - b[1]) for a, b in pairs)
         times = clean.metrics["step_ms"] / fast.metrics["step_ms"]
-        lines.append(
-            f"{kind.capitalize()} head: over all 2,000 steps the training losses of the clean "
-            f"reference and of the fast path (means of 20 steps) are at most {apart:.4f} apart; "
-            f"the reference takes {times:.1f} times as long."
-        )
-    return [*lines, ""] if lines else ["Reference and fast path on the real run: not run yet.", ""]
+        stretch = clean.steps // len(clean.curves["loss"])
+        lines += [
+            f"Head {kind}: over {clean.steps:,} steps the training losses of the clean "
+            f"reference and of the fast path (means of {stretch} steps) are at most {apart:.4f} "
+            f"apart; the reference takes {times:.1f} times as long.",
+            "",
+        ]
+    return lines if lines else ["Reference and fast path on the real run: not run yet.", ""]
 
 
 def _seeds(book: Book) -> list[str]:

@@ -56,9 +56,14 @@ def fill(pages: Path, loss_of: LossOf, *, only: str = "", most: int = 10**6) -> 
                     journal.add(trial, outcome)
 
 
+def outcome_steps(experiment: Experiment, arm: str) -> int:
+    config = next(a.config for a in experiment.arms if a.name == arm)
+    return int(config.get("steps", 1))
+
+
 def outcome_of(experiment: Experiment, arm: str, seed: int, loss_of: LossOf) -> Outcome:
     size = SIZES.get(arm.split(",", maxsplit=1)[0], 1e6)
-    steps = int(arm.split("steps=")[1]) if "steps=" in arm else 2000
+    steps = outcome_steps(experiment, arm)
     loss = loss_of(experiment, arm, seed)
     if not np.isfinite(loss):
         return Outcome(state="diverged", error="loss nan at step 7")
@@ -73,7 +78,7 @@ def outcome_of(experiment: Experiment, arm: str, seed: int, loss_of: LossOf) -> 
         metrics=metrics,
         curves={"loss": [[100, 6.0], [2000, loss]], "valid_loss": [[100, 6.0], [2000, loss]]},
         steps=steps,
-        tokens=steps * 2048,
+        tokens=steps * 512,
         parameters=int(size) + 131_072,
         non_embedding=int(size),
     )
@@ -82,10 +87,10 @@ def outcome_of(experiment: Experiment, arm: str, seed: int, loss_of: LossOf) -> 
 def usual(experiment: Experiment, arm: str, seed: int) -> float:
     """A made-up world: the law is known, three defects together make a wall, ours are best."""
     if experiment.id.startswith("scaling"):
-        steps = int(arm.split("steps=")[1]) if "steps=" in arm else 256
+        steps = outcome_steps(experiment, arm)
         floor = 0.0 if experiment.id == "scaling-grammar" else 1.5
         size = SIZES[arm.split(",", maxsplit=1)[0]]
-        return float(floor + 12 * size**-0.3 + 400 * (steps * 2048) ** -0.4)
+        return float(floor + 12 * size**-0.3 + 400 * (steps * 512) ** -0.4)
     if "order+rrms" in arm:
         return 6.4
     others = ("layernorm", "gelu", "relu", "alibi", "learned positions")
@@ -111,7 +116,7 @@ def test_the_first_ten_lines_answer_with_a_figure(pages: Path) -> None:
     assert "unigram (5.77) from 1K parameters" in first
     assert "figures/scaling-text.svg" in first
     assert "What would change it" in first
-    assert "tied head and AdamW 3e-4 a wall is made by order+rrms, order+rrms+stale" in first
+    assert "head tied and AdamW 3e-4 a wall is made by order+rrms, order+rrms+stale" in first
     assert "not run yet" not in text.lower().replace("**not run yet**; `python", "")
     assert set(figures) == {"scaling-text.svg", "wall.svg", "stories.svg"}
     for content in figures.values():
