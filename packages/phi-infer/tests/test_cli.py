@@ -186,11 +186,25 @@ def test_mistakes_of_convert(checkpoint, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["random.phi"]
 
 
+def test_bench(checkpoint):
+    sizes = ("--tokens", 8, "--prompt-tokens", 5, "--batch", 2, "--rounds", 1)
+    done = run("bench", checkpoint, *sizes, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["tokens"], found["prompt_tokens"], found["batch"]) == (8, 5, 2)
+    rates = [name for name in found if name.endswith("tokens_per_second")]
+    assert len(rates) == 3
+    assert all(found[name] > 0 for name in (*rates, "load_ms", "first_token_ms"))
+    plain = run("bench", checkpoint, *sizes)
+    assert "batch of 2" in plain.stdout
+    refused(run("bench", checkpoint, "--batch", 0), "batch is 0; it must be 1 or more")
+
+
 @pytest.mark.parametrize(
     "args",
     [
         *(["--help"], ["generate", "--help"], ["inspect", "--help"], ["score", "--help"]),
-        *(["convert", "--help"], []),
+        *(["convert", "--help"], ["bench", "--help"], []),
     ],
 )
 def test_help(args):
@@ -207,8 +221,11 @@ def test_help(args):
         ],
         "inspect": ["--json", ".phi"],
         "score": ["--text", "--end", "--tokens", "--json", "Example"],
+        "bench": ["--tokens", "--batch", "--rounds", "--json", "Example"],
         "convert": ["--to", "--dtype", "safetensors", "gguf", "llama2c", "Example"],
-    }.get(args[0] if args else "", ["generate", "score", "convert", "inspect", "--version"])
+    }.get(
+        args[0] if args else "", ["generate", "score", "convert", "inspect", "bench", "--version"]
+    )
     for word in wanted:
         assert word in text
 

@@ -12,6 +12,7 @@ import typer
 
 import phi_infer
 from phi_infer import formats
+from phi_infer.cli_bench import bench
 from phi_infer.cli_serve import serve
 from phi_infer.errors import PhiInferError, SamplingError
 from phi_infer.generator import Generator
@@ -346,6 +347,7 @@ def inspect(checkpoint: CheckpointPath, as_json: AsJson = False) -> None:
         print(f"{name:<{width}}  {value:,}" if type(value) is int else f"{name:<{width}}  {value}")
 
 
+app.command()(bench)
 app.command()(serve)
 
 
