@@ -26,6 +26,12 @@ Work = Annotated[Path, typer.Option(help="Where checkpoints and tokens go.")]
 Data = Annotated[str | None, typer.Option(help="Text to train on, over the file's own.")]
 Valid = Annotated[str | None, typer.Option(help="Text to measure on, over the file's own.")]
 Number = Annotated[int, typer.Option(help="Trials at once, each in a process with one thread.")]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        help="Address of a Dask scheduler whose workers make the trials (the extra: cluster)."
+    ),
+]
 Seconds = Annotated[float, typer.Option(help="End after so many; the same command goes on.")]
 EXPERIMENTS, WORK = Path("experiments"), Path("runs/experiments")
 
@@ -64,6 +70,7 @@ def run(
     data: Data = None,
     valid: Valid = None,
     workers: Number = 1,
+    cluster: Cluster = None,
     seconds: Seconds = 0.0,
 ) -> None:
     """Train what is missing of these experiments; every result is in the journal at once.
@@ -87,7 +94,7 @@ def run(
         session = run_study(
             experiment,
             work=work,
-            make_workers=_make_workers(workers),
+            make_workers=_make_workers(workers, cluster),
             seconds=left,
             overrides=_overrides(data, valid),
             say=lambda line: print(line, flush=True),
@@ -114,6 +121,7 @@ def search(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the builtin search: other draws.")] = 0,
     workers: Number = 2,
+    cluster: Cluster = None,
     guard: Annotated[
         bool, typer.Option("--guard", help="Pause while battery, memory or heat are bad.")
     ] = False,
@@ -141,7 +149,7 @@ def search(
     session, plan = run_search(
         experiment,
         work=work,
-        make_workers=_make_workers(workers),
+        make_workers=_make_workers(workers, cluster),
         seconds=max(1.0, seconds - WRITING) if seconds else 0.0,
         overrides=_overrides(data, valid) | ({"guard": True} if guard else {}),
         say=lambda line: print(line, flush=True),
@@ -232,7 +240,12 @@ def _overrides(data: str | None, valid: str | None) -> dict[str, Any]:
     return {k: v for k, v in (("data", data), ("valid", valid)) if v is not None}
 
 
-def _make_workers(number: int) -> Any:
+def _make_workers(number: int, cluster: str | None) -> Any:
+    """Processes here, or those of a Dask scheduler."""
+    if cluster is not None:
+        from phi_train.experiment.cluster import cluster_workers  # noqa: PLC0415 (an extra)
+
+        return cluster_workers(cluster)
     from phi_train.experiment.run import local_workers  # noqa: PLC0415
 
     if number < 1:
