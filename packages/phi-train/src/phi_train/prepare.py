@@ -49,7 +49,15 @@ from phi_train.shards import (
 from phi_train.split import ByHash, OneSide, Side, Split, Tail, tail_of
 from phi_train.tokens import FEW_DOCUMENTS, end_token_of
 
-__all__ = ["PreparedData", "Report", "is_prepared", "open_prepared", "prepare"]
+__all__ = [
+    "MAX_VOCAB",
+    "SAMPLE_BYTES",
+    "PreparedData",
+    "Report",
+    "is_prepared",
+    "open_prepared",
+    "prepare",
+]
 
 JOURNAL = "journal.json"
 MAX_VOCAB = 1 << 16  # what uint16 holds
@@ -72,7 +80,7 @@ def prepare(
     source: str,
     out: str | os.PathLike[str],
     *,
-    tokenizer: str | os.PathLike[str] | None = None,
+    tokenizer: Tokenizer | str | os.PathLike[str] | None = None,
     vocab_size: int = 1024,
     valid: str = "",
     stories: int = STORIES,
@@ -81,17 +89,17 @@ def prepare(
 ) -> Report:
     """Makes the folder `out` of token shards from `source`.
 
-    tokenizer: a tokenizer.json; without one, one of vocab_size tokens is learnt from the training
-    documents. valid: the source of the held-out side; without it a part of `source`, by hash.
-    stories: how many to train on when the source is `builtin`. workers: processes that encode;
-    more than 1 needs `if __name__ == "__main__":` in a script that calls this.
+    tokenizer: one, or a tokenizer.json; without it one of vocab_size tokens is learnt from the
+    training documents. valid: the source of the held-out side; without it a part of `source`, by
+    hash. stories: how many to train on when the source is `builtin`. workers: processes that
+    encode; more than 1 needs `if __name__ == "__main__":` in a script that calls this.
 
     Raises DataError or ConfigError for what cannot be prepared; OSError when files cannot be
     written: the folder then is what it was, and the next call goes on.
     """
     if workers < 1:
         raise ConfigError(f"--workers is {workers}; it must be 1 or more")
-    given = None if tokenizer is None else Tokenizer.load(tokenizer)
+    given = tokenizer if isinstance(tokenizer, Tokenizer | None) else Tokenizer.load(tokenizer)
     _check_vocabulary(given, vocab_size)
     folder, tell = Path(out), progress or (lambda *_: None)
     names = [source, valid or source] if valid or has_two_sides(source) else [source]
