@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import threading
@@ -30,12 +31,10 @@ class Running:
         self.app = create_app(generator, self.settings)
         self.engine = self.app.state.engine
         self.server = Server(self.app, self.settings)
-        self._listener = bind("127.0.0.1", 0)
-        self.port = self._listener.getsockname()[1]
+        self.listener = bind("127.0.0.1", 0)
+        self.port = self.listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self._thread = threading.Thread(
-            target=self.server.run, kwargs={"sockets": [self._listener]}
-        )
+        self._thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.listener]})
         self._thread.start()
         wait_until(lambda: self.server.started)
 
@@ -111,6 +110,19 @@ def models(
         return made[kind]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def start_one(models: Callable[[str], Generator]) -> Callable[..., Any]:
+    """A context manager: a server of its own for a longer time than a test."""
+
+    @contextlib.contextmanager
+    def start_(**settings: Any) -> Iterator[Running]:
+        running = Running(models("gpt"), **settings)
+        yield running
+        running.stop()
+
+    return start_
 
 
 @pytest.fixture
