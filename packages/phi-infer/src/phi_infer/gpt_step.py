@@ -21,6 +21,7 @@ from phi_infer.gpt_cache import BLOCK, GPTCache
 from phi_infer.gpt_pass import SUM_RANGE
 from phi_infer.gpt_prefill import prefill
 from phi_infer.gpt_weights import GPTWeights
+from phi_infer.matrices import multiplier
 from phi_model import ModelConfig
 
 __all__ = ["GPTStep"]
@@ -129,6 +130,13 @@ class GPTStep:
         self._new_row = self._row[c.n_embd : c.n_embd + w.n_row]
         self._x, self._h = self._with_eps[:-1], self._with_one[:-1]
         self._gate, self._up = np.split(self._gate_up, 2)
+        self._products = (
+            multiplier(self._with_one, w.n_columns),
+            multiplier(self._attended.ravel(), c.n_embd),
+            multiplier(self._h, 2 * c.n_hidden),
+            multiplier(self._hidden, c.n_embd),
+            multiplier(self._h, c.vocab_size),
+        )
 
     def _run(self, token: int, position: int, attend: Attend) -> Array:
         add, multiply, divide, sqrt, tanh = np.add, np.multiply, np.divide, np.sqrt, np.tanh
@@ -139,9 +147,7 @@ class GPTStep:
         qk, q, scores, gate_up, gate, up, hidden = (
             self._planes, self._q, self._scores, self._gate_up, self._gate, self._up, self._hidden
         )  # fmt: skip
-        # the method is found faster than np.dot
-        sum_squares, of_h, of_h_and_one = with_eps.dot, h.dot, self._with_one.dot
-        of_attended, of_hidden = attended.ravel().dot, hidden.dot
+        sum_squares, (to_qkv, to_out, to_gate_up, to_down, to_logits) = with_eps.dot, self._products
         slot, turn = position % self._cache.window, self._turns[position % BLOCK]
         x[...] = self.weights.embedding[token]
         for layer, rows, keys, values, sums, weighted, total in self._layers:
@@ -149,30 +155,30 @@ class GPTStep:
             sum_squares(with_eps, square)
             sqrt(square, root)
             divide(x, root, h)
-            of_h_and_one(qkv, row)
+            to_qkv(qkv, row)
             if qk_gain is not None:
                 self._normalise_heads(qk_gain)
             multiply(qk, turn, qk)
             rows[slot] = new_row
             attend(q, keys, values, scores, sums)
             divide(weighted, total, attended)
-            of_attended(out, update)
+            to_out(out, update)
             add(x, update, x)
 
             sum_squares(with_eps, square)
             sqrt(square, root)
             divide(x, root, h)
-            of_h(matrix_gate_up, gate_up)
+            to_gate_up(matrix_gate_up, gate_up)
             tanh(gate, hidden)
             multiply(gate, up, up)
             multiply(hidden, up, hidden)
             add(hidden, up, hidden)
-            of_hidden(down, update)
+            to_down(down, update)
             add(x, update, x)
         sum_squares(with_eps, square)
         sqrt(square, root)
         divide(x, root, h)
-        logits: Array = of_h(self.weights.head)
+        logits: Array = to_logits(self.weights.head)
         return logits
 
     def _normalise_heads(self, gain: Array) -> None:

@@ -1,7 +1,7 @@
-"""A GPT's weights as the steps want them: constants folded in, matrices laid out [in, out].
+"""A GPT's weights as the steps want them: constants folded in, matrices [in, out].
 
-`h @ W` reads a row-major [in, out] matrix in the order it lies in memory, which BLAS does faster
-for a single vector than `W @ h`. What is folded, so that no step has to do it:
+How a matrix lies in memory is phi_infer.matrices' business. What is folded, so that no step has
+to do it:
 
     sqrt(C) gain       of an RMSNorm, into the matrix behind it: x / sqrt(sum x^2 + C eps) is left
     order of channels  of queries and keys: planes of RoPE side by side, one complex multiply
@@ -21,15 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phi_infer.mapped import let_go
+from phi_infer.matrices import MatrixTable, fill
 from phi_model import ModelConfig
-from phi_model.parameters import FlatTable
 
-__all__ = ["GPTLayer", "GPTWeights", "fill_transposed"]
+__all__ = ["GPTLayer", "GPTWeights"]
 
 Array = NDArray[Any]
 
 LINE = 16  # floats in a cache line: rows of matrices start on one
-STRIP = 128  # rows transposed at a time: they stay in cache
 MOST_TURNS = 65_536  # positions whose angles are kept; further ones are computed each time
 
 
@@ -64,10 +63,10 @@ class GPTWeights:
         self._turns = np.empty((0, c.head_size // 2), np.complex64)
 
     @cached_property
-    def _folded(self) -> FlatTable:
-        """Every matrix in one buffer, on cache lines."""
+    def _folded(self) -> MatrixTable:
+        """Every matrix, in one buffer."""
         c, p = self.config, self._parameters
-        shapes: dict[str, tuple[int, ...]] = {}
+        shapes: dict[str, tuple[int, int]] = {}
         for i in range(c.n_layer):
             shapes |= {
                 f"{i}.qkv": (c.n_embd + 1, self.n_columns),
@@ -75,11 +74,11 @@ class GPTWeights:
                 f"{i}.gate_up": (c.n_embd, 2 * c.n_hidden),
                 f"{i}.down": (c.n_hidden, c.n_embd),
             }
-        table = FlatTable(shapes | {"head": (c.n_embd, c.vocab_size)}, dtype=np.float32)
+        table = MatrixTable(shapes | {"head": (c.n_embd, c.vocab_size)})
         for i in range(c.n_layer):
             self._fold_layer(p, i, table)
         gain = self._gain(p, "final_norm.gain")
-        fill_transposed(table["head"], p["embedding" if c.tied_head else "head"], gain)
+        fill(table["head"], p["embedding" if c.tied_head else "head"], gain)
         self._parameters = {name: value for name, value in p.items() if value.ndim == 1}
         let_go(p.values())
         return table
@@ -99,19 +98,19 @@ class GPTWeights:
         """[C, V], the last norm's gain in it."""
         return self._folded["head"]
 
-    def _fold_layer(self, p: Mapping[str, Array], i: int, table: FlatTable) -> None:
+    def _fold_layer(self, p: Mapping[str, Array], i: int, table: MatrixTable) -> None:
         c, layer = self.config, f"layers.{i}"
         self._fold_qkv(
             p[f"{layer}.attention.qkv"],
             self._gain(p, f"{layer}.attention_norm.gain"),
             table[f"{i}.qkv"],
         )
-        fill_transposed(table[f"{i}.out"], p[f"{layer}.attention.out"])
+        fill(table[f"{i}.out"], p[f"{layer}.attention.out"])
         gain = self._gain(p, f"{layer}.mlp_norm.gain")
         gate, up = np.split(p[f"{layer}.mlp.gate_up"], 2)
-        fill_transposed(table[f"{i}.gate_up"][:, : c.n_hidden], gate, gain * np.float32(0.5))
-        fill_transposed(table[f"{i}.gate_up"][:, c.n_hidden :], up, gain)
-        fill_transposed(table[f"{i}.down"], p[f"{layer}.mlp.down"])
+        fill(table[f"{i}.gate_up"][:, : c.n_hidden], gate, gain * np.float32(0.5))
+        fill(table[f"{i}.gate_up"][:, c.n_hidden :], up, gain)
+        fill(table[f"{i}.down"], p[f"{layer}.mlp.down"])
 
     def _fold_qkv(self, qkv: Array, gain: Array, out: Array) -> None:
         """qkv [C + 2 K D, C] -> out [C + 1, R], zeros before."""
@@ -120,7 +119,7 @@ class GPTWeights:
         if not c.qk_norm:
             scaled[: c.n_embd] *= np.float32(d**-0.5)
         pairs = scaled[: self.n_qk].reshape(-1, 2, d // 2, c.n_embd).swapaxes(1, 2)
-        fill_transposed(out[:-1, : self.n_qk], pairs.reshape(self.n_qk, c.n_embd))
+        fill(out[:-1, : self.n_qk], pairs.reshape(self.n_qk, c.n_embd))
         values = out[:, self.n_qk : c.n_embd + self.n_row].reshape(-1, c.n_kv_head, d + 1)
         for head, rows in enumerate(np.split(scaled[self.n_qk :], c.n_kv_head)):
             values[:-1, head, :d] = rows.T
@@ -159,10 +158,3 @@ class GPTWeights:
         angles = np.outer(positions / c.rope_scaling, frequencies)
         turns: Array = np.exp(1j * angles).astype(np.complex64)
         return turns
-
-
-def fill_transposed(out: Array, matrix: Array, gain: Array | None = None) -> None:
-    """Writes (matrix * gain).T into out, a strip of rows at a time."""
-    for first in range(0, len(matrix), STRIP):
-        strip = matrix[first : first + STRIP]
-        out[:, first : first + STRIP] = (strip if gain is None else strip * gain).T

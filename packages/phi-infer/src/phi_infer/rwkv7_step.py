@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from phi_infer.matrices import multiplier
 from phi_infer.rwkv7_prefill import prefill
 from phi_infer.rwkv7_weights import RWKV7Layer, RWKV7Weights
 from phi_model import ModelConfig, RWKV7State
@@ -42,6 +43,9 @@ class RWKV7Step:
         self._hidden = np.zeros(c.n_hidden, np.float32)
         self._zeros = np.zeros(c.n_hidden, np.float32)
         self._buffers = _Buffers(w)
+        self._to_channel_key = multiplier(self._buffers.low_mixed, c.n_hidden)
+        self._to_channel_value = multiplier(self._hidden, c.n_embd)
+        self._to_logits = multiplier(self._with_one, c.vocab_size)
         self._step_layers: list[tuple[RWKV7Layer, Array, Array, Array]] = []
         self._state = RWKV7State.zeros(config)
 
@@ -97,7 +101,7 @@ class RWKV7Step:
             self._channel_mix(layer, x, h, channel_shift)
         self._normalise(x, h)
         self._state.position += 1
-        logits: Array = self._with_one.dot(self.weights.head)
+        logits: Array = self._to_logits(self.weights.head)
         return logits
 
     def _normalise(self, x: Array, h: Array) -> None:
@@ -117,10 +121,10 @@ class RWKV7Step:
         multiply(mixed, layer.mix_k, mixed)
         add(mixed, h, mixed)
         before[...] = h
-        mixed.dot(layer.channel_key, root)
+        self._to_channel_key(layer.channel_key, root)
         np.maximum(root, self._zeros, out=root)
         multiply(root, root, root)
-        root.dot(layer.channel_value, update)
+        self._to_channel_value(layer.channel_value, update)
         add(x, update, x)
 
     def _time_mix(
@@ -157,25 +161,25 @@ class RWKV7Step:
         self._keys(layer)
         self._recur(wkv)
         self._read_out(layer)
-        b.y.dot(layer.output, self._update)
+        b.to_output(layer.output, self._update)
         add(x, self._update, x)
         return first_values
 
     def _project(self, layer: RWKV7Layer, *, is_first: bool) -> None:
         """The mixes through their matrices."""
         b, squash = self._buffers, self.weights.squash
-        b.mixed_r.dot(layer.receptance, b.r)
-        b.mixed_k.dot(layer.key, b.k0)
-        b.mixed_v.dot(layer.value, b.values_and_low)
-        b.mixed_w.dot(layer.w_down, b.low_w)
-        b.mixed_a.dot(layer.a_down, b.low_a)
-        b.mixed_g.dot(layer.g_down, b.low_g)
+        b.to_r(layer.receptance, b.r)
+        b.to_k(layer.key, b.k0)
+        b.to_v(layer.value, b.values_and_low)
+        b.to_low_w(layer.w_down, b.low_w)
+        b.to_low_a(layer.a_down, b.low_a)
+        b.to_low_g(layer.g_down, b.low_g)
         np.tanh(b.low_w_g, b.low_w_g)
-        b.one_low_w.dot(layer.w_up, b.z_w)
-        b.low_a_one.dot(layer.a_up, b.z_a)
-        b.low_g_one.dot(layer.g_up, b.gate)
+        b.to_z_w(layer.w_up, b.z_w)
+        b.to_z_a(layer.a_up, b.z_a)
+        b.to_gate(layer.g_up, b.gate)
         if not is_first:
-            b.low_v_one.dot(layer.v_up, b.z_v)
+            b.to_z_v(layer.v_up, b.z_v)
         np.tanh(b.z, b.z)
         np.multiply(b.z, squash, b.squashed)
         np.add(b.squashed, squash, b.squashed)
@@ -259,6 +263,7 @@ class _Buffers:
         self.head_square, self.head_root = np.zeros((2, n), np.float32)
         self.head_square_column = self.head_square[:, None]
         self.head_root_column = self.head_root[:, None]
+        self._products(w, c)
         self.least = np.full(n, LEAST_NORM, np.float32)
 
     def _low_rank(self, w: RWKV7Weights, c: int) -> None:
@@ -273,3 +278,15 @@ class _Buffers:
         values = np.ones(c + ranks["v"] + 1, np.float32)
         self.values_and_low = values[:-1]
         self.v0, self.low_v_one = np.split(values, [c])
+
+    def _products(self, w: RWKV7Weights, c: int) -> None:
+        """What multiplies each input by its matrix."""
+        ranks = w.ranks
+        self.to_r, self.to_k = multiplier(self.mixed_r, c), multiplier(self.mixed_k, c)
+        self.to_v = multiplier(self.mixed_v, c + ranks["v"])
+        self.to_low_w = multiplier(self.mixed_w, ranks["w"])
+        self.to_low_a = multiplier(self.mixed_a, ranks["a"])
+        self.to_low_g = multiplier(self.mixed_g, ranks["g"])
+        self.to_z_w, self.to_z_a = multiplier(self.one_low_w, c), multiplier(self.low_a_one, c)
+        self.to_z_v, self.to_gate = multiplier(self.low_v_one, c), multiplier(self.low_g_one, c)
+        self.to_output = multiplier(self.y, c)

@@ -1,4 +1,4 @@
-"""An RWKV-7's weights as the steps want them: constants folded in, matrices laid out [in, out].
+"""An RWKV-7's weights as the steps want them: constants folded in, matrices [in, out].
 
     the mean of x      is taken out of everything that writes to the residual stream, so that a
                        LayerNorm is an RMSNorm: x / sqrt(sum x^2 + C eps) is left
@@ -19,10 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from phi_infer.gpt_weights import fill_transposed
 from phi_infer.mapped import let_go
+from phi_infer.matrices import MatrixTable, fill
 from phi_model import ModelConfig
-from phi_model.parameters import FlatTable
 from phi_model.rwkv7.parameters import MIXES
 from phi_model.rwkv7.reference import HEAD_NORM_EPS, LEAST_LOG_DECAY
 from phi_model.rwkv7_sizes import lora_rank
@@ -85,13 +84,13 @@ class RWKV7Weights:
         return centre
 
     @cached_property
-    def _folded(self) -> FlatTable:
-        """Every matrix in one buffer, on cache lines."""
+    def _folded(self) -> MatrixTable:
+        """Every matrix, in one buffer."""
         c, p = self.config, self._parameters
-        shapes: dict[str, tuple[int, ...]] = {}
+        shapes: dict[str, tuple[int, int]] = {}
         for i in range(c.n_layer):
             shapes |= {f"{i}.{name}": shape for name, shape in self._layer_shapes().items()}
-        table = FlatTable(shapes | {"head": (c.n_embd + 1, c.vocab_size)}, dtype=np.float32)
+        table = MatrixTable(shapes | {"head": (c.n_embd + 1, c.vocab_size)})
         for i in range(c.n_layer):
             self._fold_layer(p, i, table)
         self._fold_head(p, table["head"])
@@ -99,41 +98,41 @@ class RWKV7Weights:
         let_go(p.values())
         return table
 
-    def _layer_shapes(self) -> dict[str, tuple[int, ...]]:
+    def _layer_shapes(self) -> dict[str, tuple[int, int]]:
         c, f, ranks = self.config.n_embd, self.config.n_hidden, self.ranks
-        shapes: dict[str, tuple[int, ...]] = {"value": (c, c + ranks["v"])}
+        shapes: dict[str, tuple[int, int]] = {"value": (c, c + ranks["v"])}
         shapes |= dict.fromkeys(("receptance", "key", "output"), (c, c))
         shapes |= {f"{name}_down": (c, ranks[name]) for name in "wag"}
         shapes |= {f"{name}_up": (ranks[name] + 1, c) for name in "wavg"}
         return shapes | {"channel_key": (c, f), "channel_value": (f, c)}
 
-    def _fold_layer(self, p: Mapping[str, Array], i: int, table: FlatTable) -> None:
+    def _fold_layer(self, p: Mapping[str, Array], i: int, table: MatrixTable) -> None:
         part, c = f"layers.{i}.time_mix", self.config.n_embd
         half = np.float32(0.5)
         for name in ("receptance", "key"):
-            fill_transposed(table[f"{i}.{name}"], p[f"{part}.{name}"])
-        fill_transposed(table[f"{i}.value"][:, :c], p[f"{part}.value"])
-        fill_transposed(table[f"{i}.output"], _centred(p[f"{part}.output"]))
+            fill(table[f"{i}.{name}"], p[f"{part}.{name}"])
+        fill(table[f"{i}.value"][:, :c], p[f"{part}.value"])
+        fill(table[f"{i}.output"], _centred(p[f"{part}.output"]))
         loras = [name for name in "wavg" if f"{part}.{name}_up" in p]
         for name in loras:
             out = table[f"{i}.value"][:, c:] if name == "v" else table[f"{i}.{name}_down"]
             down = p[f"{part}.{name}_down"]
-            fill_transposed(out, down * half if name == "g" else down)
+            fill(out, down * half if name == "g" else down)
             rows, up = table[f"{i}.{name}_up"], p[f"{part}.{name}_up"] * half
-            fill_transposed(rows[1:] if name == "w" else rows[:-1], up)
+            fill(rows[1:] if name == "w" else rows[:-1], up)
             if name == "g":
                 rows[-1] = up.sum(axis=1)
             else:
                 rows[0 if name == "w" else -1] = p[f"{part}.{name}_bias"] * half
         layer = f"layers.{i}.channel_mix"
-        fill_transposed(table[f"{i}.channel_key"], p[f"{layer}.key"])
-        fill_transposed(table[f"{i}.channel_value"], _centred(p[f"{layer}.value"]))
+        fill(table[f"{i}.channel_key"], p[f"{layer}.key"])
+        fill(table[f"{i}.channel_value"], _centred(p[f"{layer}.value"]))
 
     def _fold_head(self, p: Mapping[str, Array], out: Array) -> None:
         head = p["embedding" if self.config.tied_head else "head"]
         gain, bias = self._norm("final_norm")
-        fill_transposed(out[:-1], head, gain)
-        np.dot(head, bias, out[-1])
+        fill(out[:-1], head, gain)
+        out[-1] = head @ bias
 
     @cached_property
     def layers(self) -> list[RWKV7Layer]:

@@ -1,0 +1,44 @@
+"""A product is the same however its matrix lies."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from phi_infer.matrices import LARGE, LONG_ROW, MatrixTable, by_rows, fill, multiplier
+
+SHAPES = [(7, 5), (5, 7), (300, 300), (300, 900), (900, 300), (LONG_ROW, LARGE // LONG_ROW + 1)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_product_is_that_of_float64(shape):
+    rng = np.random.default_rng(0)
+    x, gain = rng.standard_normal((2, shape[0]), dtype=np.float32)
+    matrix = rng.standard_normal(shape[::-1], dtype=np.float32)
+    table = MatrixTable({"other": (3, 3), "m": shape})
+    fill(table["m"], matrix, gain)
+    assert table["m"].shape == shape
+    np.testing.assert_array_equal(table["m"], (matrix * gain).T)
+    assert not table["other"].any()
+    multiply, out = multiplier(x, shape[1]), np.empty(shape[1], np.float32)
+    expected = (matrix * gain).astype(np.float64) @ x
+    found = multiply(table["m"])
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+    multiply(table["m"], out)
+    np.testing.assert_array_equal(out, found)
+    x[...] = 0
+    assert not multiply(table["m"]).any()  # what x holds now
+
+
+def test_both_ways_are_among_the_shapes():
+    assert {by_rows(*shape) for shape in SHAPES} == {True, False}
+
+
+def test_a_part_of_a_matrix_is_filled_in_place():
+    for shape in ((300, 300), (8, 300)):
+        table = MatrixTable({"m": shape})
+        matrix = np.arange(100 * shape[0], dtype=np.float32).reshape(100, shape[0])
+        fill(table["m"][:, 50:150], matrix)
+        np.testing.assert_array_equal(table["m"][:, 50:150], matrix.T)
+        assert not table["m"][:, :50].any()
+        assert not table["m"][:, 150:].any()
