@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -93,20 +90,3 @@ def torch_gpt(shape: tuple[int, ...], n_hidden: int) -> nn.Module:
         block.gate_up = nn.Linear(shape[0], 2 * n_hidden, bias=False)
         block.down = nn.Linear(n_hidden, shape[0], bias=False)
     return model
-
-
-def torch_step(model: nn.Module, batch: int, length: int) -> Callable[[], float]:
-    """Forward, backward, clipping, AdamW."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.1, fused=True)
-    rows = np.random.default_rng(0).integers(0, 1024, (batch, length + 1))
-    ids, targets = torch.from_numpy(rows[:, :-1].copy()), torch.from_numpy(rows[:, 1:].copy())
-
-    def step() -> float:
-        optimizer.zero_grad(set_to_none=True)
-        loss = model(ids, targets)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        return loss.item()
-
-    return step

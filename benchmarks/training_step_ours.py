@@ -11,11 +11,11 @@ from phi_optim import AdamW, clip_scale
 
 
 class OurStep:
-    """Two workers, as `phi-train run` uses them."""
+    """Two workers, as `phi-train run` uses them; a GPT of that shape, or the model of a config."""
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    def __init__(self, shape: tuple[int, ...], config: ModelConfig | None = None) -> None:
         n_embd, n_layer, n_head, batch, length = shape
-        config = ModelConfig(
+        config = config or ModelConfig(
             vocab_size=1024, n_embd=n_embd, n_layer=n_layer, n_head=n_head, seq_len=length
         )
         self.model = build_model(config, seed=0)

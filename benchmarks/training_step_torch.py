@@ -63,14 +63,20 @@ class TorchGPT(nn.Module):
 
 def torch_steps(shape: tuple[int, ...]) -> dict[str, Callable[[], float]]:
     """Eager and compiled."""
-    return {"torch eager": _step(shape, False), "torch.compile": _step(shape, True)}
+    return {"torch eager": _gpt_step(shape, False), "torch.compile": _gpt_step(shape, True)}
 
 
-def _step(shape: tuple[int, ...], compiled: bool) -> Callable[[], float]:
+def _gpt_step(shape: tuple[int, ...], compiled: bool) -> Callable[[], float]:
     torch.manual_seed(0)
     torch._dynamo.reset() if not compiled else None
     model = TorchGPT(shape)
-    call = torch.compile(model) if compiled else model
+    return torch_step(model, torch.compile(model) if compiled else model, shape)
+
+
+def torch_step(
+    model: nn.Module, call: Callable[..., torch.Tensor], shape: tuple[int, ...]
+) -> Callable[[], float]:
+    """Forward by `call`, backward, clipping, AdamW."""
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True
     )
