@@ -15,9 +15,9 @@ import numpy as np
 from phi_model import LanguageModel, load_checkpoint, save_checkpoint
 from phi_optim import Optimizer, clip_scale, make_optimizer, schedules
 from phi_train.improve.pause import Pause
-from phi_train.improve.rows import ROUND_TO, Row, RowOrder, collate
+from phi_train.improve.rows import Row, RowOrder, collate, widest
 
-__all__ = ["FitSettings", "Trainer", "fit"]
+__all__ = ["FitSettings", "Trainer", "fit", "fit_by"]
 
 FINAL = 0.02  # of the peak rate, at the last step
 WARMUP = 0.05  # of the steps
@@ -93,24 +93,49 @@ def fit(
     pause: Pause,
     tell: Callable[[int, int, float], None] = lambda *_: None,
 ) -> None:
+    """Trains `model` on what is learnt of the rows and writes it to `path`; see fit_by.
+
+    tell gets the loss in nats a learnt token.
+    """
+    order = RowOrder(rows, batch_size=settings.batch_size, seed=seed)
+
+    def gradient(step: int) -> float:
+        return model.loss_and_grad(*collate(order.batch(step)))
+
+    fit_by(
+        model, gradient, settings, shape=(settings.batch_size, widest(rows)), path=path,
+        tokenizer=tokenizer, pause=pause, tell=tell,
+    )  # fmt: skip
+
+
+def fit_by(
+    model: LanguageModel,
+    gradient: Callable[[int], float],
+    settings: FitSettings,
+    *,
+    shape: tuple[int, int],
+    path: Path,
+    tokenizer: bytes,
+    pause: Pause,
+    tell: Callable[[int, int, float], None] = lambda *_: None,
+) -> None:
     """Trains `model` and writes it to `path`; does nothing but read it when it is there.
 
-    tell(step, steps, loss): after each update, loss in nats a learnt token.
+    gradient(step): leaves the gradient of step 0, 1, .. in model.gradients, returns its loss; a
+    function of the step and the weights alone. shape: (B, T) of the largest batch. tell(step,
+    steps, loss): after each update.
     """
     if path.exists():
         model.parameters.assign(load_checkpoint(path).parameters)
         return
     unfinished = path.with_name(f"{path.stem}.unfinished.phi")
     trainer = Trainer(model, settings)
-    order = RowOrder(rows, batch_size=settings.batch_size, seed=seed)
-    widest = -(-max(len(row.ids) for row in rows) // ROUND_TO) * ROUND_TO
     first = trainer.restore(unfinished)
-    model.start_workers(settings.workers, batch_size=settings.batch_size, seq_len=widest)
+    model.start_workers(settings.workers, batch_size=shape[0], seq_len=shape[1])
     try:
         for step in range(first, settings.steps):
             pause.point()
-            ids, targets, weights = collate(order.batch(step))
-            loss = model.loss_and_grad(ids, targets, weights)
+            loss = gradient(step)
             trainer.update(step)
             if (step + 1) % settings.save_every == 0 and step + 1 < settings.steps:
                 trainer.save(unfinished, step + 1, tokenizer)

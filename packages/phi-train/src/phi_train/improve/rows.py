@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from phi_tokenizer import Tokenizer
 from phi_train.errors import ConfigError
 
-__all__ = ["END_OF_TEXT", "Row", "RowOrder", "collate", "make_row"]
+__all__ = ["END_OF_TEXT", "Row", "RowOrder", "collate", "make_row", "widest"]
 
 Array = NDArray[Any]
 
@@ -46,8 +46,7 @@ def collate(rows: Sequence[Row], *, width: int = 0) -> tuple[Array, Array, Array
 
     width: T; by default what the longest row needs, rounded up.
     """
-    longest = max(len(row.ids) for row in rows) - 1
-    width = width or -(-longest // ROUND_TO) * ROUND_TO
+    width = width or widest(rows)
     ids = np.zeros((len(rows), width), np.int64)
     targets, weights = np.zeros_like(ids), np.zeros(ids.shape)
     for i, row in enumerate(rows):
@@ -55,6 +54,12 @@ def collate(rows: Sequence[Row], *, width: int = 0) -> tuple[Array, Array, Array
         ids[i, :n], targets[i, :n] = row.ids[:-1], row.ids[1:]
         weights[i, row.n_given - 1 : n] = 1.0
     return ids, targets, weights
+
+
+def widest(rows: Sequence[Row]) -> int:
+    """Tokens that a batch of the rows needs, rounded up."""
+    longest = max(len(row.ids) for row in rows) - 1
+    return -(-longest // ROUND_TO) * ROUND_TO
 
 
 class RowOrder:
