@@ -39,7 +39,7 @@ def test_the_same_run_as_in_memory(settings, cache, listener, tmp_path):
     assert long.evaluation == in_memory.evaluation
     assert long.baselines == in_memory.baselines
     assert _weights(long) == _weights(in_memory)
-    assert [line for line in listener.lines if "become token shards in" in line]
+    assert [line for line in listener.lines if "token shards, made once in" in line]
     assert "100 %" in "".join(line for line in listener.lines if "encoding" in line)
     assert not list((tmp_path / "long").glob("*.tokens"))  # the run's own folder stays small
 

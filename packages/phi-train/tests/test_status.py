@@ -81,6 +81,25 @@ def test_a_real_run_as_json(call, settings, tmp_path):
     assert call(tmp_path / "run", "--json").stdout.count('"state": "finished"') == 1  # itself
 
 
+def test_of_a_long_run_the_end_is_read(call, settings, tmp_path, monkeypatch):
+    """Its figures are those of all of it, but for what only all of it tells."""
+    result = train(settings())
+    metrics = result.folder.metrics
+    (whole,) = json.loads(call(tmp_path, "--json").stdout)["runs"]
+    lines = metrics.read_bytes().splitlines(keepends=True)
+    size = sum(map(len, lines[-6:])) + 3  # and the end of a line before
+    assert whole["best_valid_loss"] is not None
+    monkeypatch.setattr(status, "END", size)
+    (end,) = status.find_runs(tmp_path)
+    figures = status.run_status(end)
+    assert len(end.columns["loss"]) == sum("loss" in json.loads(line) for line in lines[-6:])
+    assert end.unreadable == 0
+    same = ("run", "state", "step", "total_steps", "tokens", "final_loss", "valid_loss", "changed")
+    assert {key: figures[key] for key in same} == {key: whole[key] for key in same}
+    assert figures["best_valid_loss"] == pytest.approx(whole["best_valid_loss"])
+    assert figures["seconds"] is None
+
+
 def test_memory_and_cores_are_this_machines(tmp_path):
     now = status.machine(tmp_path)
     assert 0 < now.cores <= os.cpu_count()

@@ -85,8 +85,8 @@ def _prepared_now(config: TrainConfig, saved_tokenizer: bytes | None, say: Say) 
     if max(sizes, default=config.vocab_size) > MAX_VOCAB:  # shards hold ids of 16 bits
         return None
     say(
-        f"data: {size / 1e6:,.0f} MB of text become token shards in {data_folder() / 'tokens'}, "
-        "once (phi-train data prepare does it in several processes, where you like)"
+        f"data: {size / 1e6:,.0f} MB of text are read as token shards, made once in "
+        f"{data_folder() / 'tokens'} (phi-train data prepare makes them faster, where you like)"
     )
     data = _shards(config, files, wanted, say)
     if saved is not None and data.tokenizer.to_bytes() != saved_tokenizer:

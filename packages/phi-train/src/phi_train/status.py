@@ -1,10 +1,12 @@
 """The runs in a folder, and the state of the machine that they run on.
 
-What the machine does not tell is None.
+Of a long run only the end of its metrics is read: status is quick, and asked for often. What the
+end and the machine do not tell is None.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from contextlib import suppress
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from phi_model import PhiModelError, load_checkpoint
 from phi_train.errors import ConfigError, RunError
 from phi_train.guard import Reading, reader
 from phi_train.report import RunRecord, read_run, summary
@@ -20,6 +23,7 @@ from phi_train.run_folder import RunFolder
 __all__ = ["Machine", "find_runs", "machine", "run_status"]
 
 DEPTH = 3  # folders below the one that is named
+END = 1 << 18  # bytes of metrics: some thousand steps
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ def find_runs(folder: Path) -> list[RunRecord]:
         files = RunFolder(path)
         if files.metrics.exists() or files.config.exists():
             with suppress(RunError):  # gone since we looked
-                found.append(read_run(path))
+                found.append(read_run(path, last_bytes=END))
     return sorted(found, key=lambda run: -(run.changed or 0.0))
 
 
@@ -65,8 +69,25 @@ def _folders(folder: Path, depth: int) -> list[Path]:
 
 
 def run_status(run: RunRecord) -> dict[str, Any]:
-    """The run's figures as in its report, and when it last changed."""
-    return {**summary(run), "changed": run.changed}
+    """The run's figures as in its report, and when it last changed.
+
+    Where only the end was read: rate and shares of time are those of the last steps, the best
+    held-out loss is that of best.phi, and the seconds are not known.
+    """
+    figures = {**summary(run), "changed": run.changed}
+    files = RunFolder(run.path)
+    with suppress(OSError):
+        if files.metrics.stat().st_size > END:
+            figures |= {"seconds": None, "best_valid_loss": _best_loss(files, run)}
+    return figures
+
+
+def _best_loss(files: RunFolder, run: RunRecord) -> float | None:
+    """From the checkpoint of the best weights, and what was measured since."""
+    known = run.valid.values.tolist()
+    with suppress(PhiModelError, OSError, KeyError, TypeError, ValueError):
+        known.append(float(load_checkpoint(files.best, verify=False).metadata["best_loss"]))
+    return min((loss for loss in known if math.isfinite(loss)), default=None)
 
 
 def machine(folder: Path) -> Machine:

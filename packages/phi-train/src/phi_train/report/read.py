@@ -27,8 +27,11 @@ __all__ = ["read_run"]
 Line = Mapping[str, Any]
 
 
-def read_run(folder: str | os.PathLike[str]) -> RunRecord:
-    """The run in `folder`. Raises RunError where there is none."""
+def read_run(folder: str | os.PathLike[str], *, last_bytes: int | None = None) -> RunRecord:
+    """The run in `folder`. Raises RunError where there is none.
+
+    last_bytes: how much of the metrics to read, from the end; everything without it.
+    """
     files = RunFolder(folder)
     if not files.path.is_dir():
         what = "is a file" if files.path.exists() else "does not exist"
@@ -39,7 +42,7 @@ def read_run(folder: str | os.PathLike[str]) -> RunRecord:
         )
     text = _text(files.config)
     config = _toml(text)
-    lines, unreadable = _lines(files.metrics)
+    lines, unreadable = _lines(_end_of(files.metrics, last_bytes))
     steps = [line for line in lines if _is_number(line.get("loss")) and "step" in line]
     evaluations = [line for line in lines if _is_number(line.get("valid_loss"))]
     return RunRecord(
@@ -77,11 +80,21 @@ def _toml(text: str) -> dict[str, Any]:
         return {}
 
 
-def _lines(path: Path) -> tuple[list[Line], int]:
+def _end_of(path: Path, last_bytes: int | None) -> str:
+    """The whole lines in the last so many bytes; all of the file without a number."""
+    if last_bytes is None or not path.exists() or path.stat().st_size <= last_bytes:
+        return _text(path)
+    with path.open("rb") as file:
+        file.seek(-last_bytes, os.SEEK_END)
+        file.readline()  # the rest of a line that began before
+        return file.read().decode("utf-8", "replace")
+
+
+def _lines(text: str) -> tuple[list[Line], int]:
     """Every line that is a JSON object with sound steps, and how many are not."""
     found: list[Line] = []
     bad = 0
-    for raw in _text(path).splitlines():
+    for raw in text.splitlines():
         try:
             line = json.loads(raw)
         except (ValueError, RecursionError):
