@@ -67,7 +67,7 @@ def test_it_shows_the_text_that_the_model_makes(start, open_url, wait_until, kin
     assert all(url.startswith((server.url, "data:")) for url in page.requests)
 
 
-def test_the_less_probable_the_stronger_its_colour_and_the_rest_on_hover(start, open_url, wait_until):
+def test_colours_by_probability_and_the_rest_on_hover(start, open_url, wait_until):
     server = start()
     page = open_url(server.url)
     write(page, wait_until, prompt="The", seed="1", temperature="1", max_tokens="12")
