@@ -24,6 +24,7 @@ from phi_tokenizer import Tokenizer, TokenizerError, console
 from phi_train.cli_data import data_app
 from phi_train.cli_demo import demo
 from phi_train.cli_experiment import experiment_app
+from phi_train.cli_improve import improve_app
 from phi_train.cli_run import SOURCE_HELP, run
 from phi_train.cli_see import add_commands_to_see
 from phi_train.corpus import documents_to_measure, open_corpus
@@ -187,6 +188,7 @@ app.command(name="run")(run)
 app.command(name="demo")(demo)
 app.add_typer(data_app, name="data")
 app.add_typer(experiment_app, name="experiment")
+app.add_typer(improve_app, name="improve")
 add_commands_to_see(app)
 
 

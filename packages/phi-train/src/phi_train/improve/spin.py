@@ -88,15 +88,10 @@ def run_spin(
     Raises Stopped when `pause` says so, RunError for a folder of other settings.
     """
     spin = _Spin(path, config, workers, pause or Pause(), tell)
-    measured = {"base": spin.measure("base", spin.model("base"), spin.model("base"))}
-    for i in range(1, config.iterations + 1):
-        previous = f"spin-{i - 1}" if i > 1 else "base"
-        frozen = spin.model(previous)
-        model = spin.train(f"spin-{i}", frozen)
-        measured[f"spin-{i}"] = spin.measure(f"spin-{i}", model, frozen)
-    results = {"measured": measured, "held_out_pairs": config.held_out}
-    spin.folder.write("results.json", results)
-    return results
+    try:
+        return spin.run()
+    finally:
+        spin.folder.close()
 
 
 class _Spin:
@@ -119,11 +114,11 @@ class _Spin:
         if END_OF_TEXT not in self.tokenizer.special_tokens:
             raise ConfigError(f"the tokenizer of {config.checkpoint} has no {END_OF_TEXT}")
         self._end = self.tokenizer.special_tokens[END_OF_TEXT]
-        self.folder = WorkFolder(path, asdict(config) | {"method": "spin", "workers": workers})
         corpus = open_corpus(config.data, config.valid)
         self._train = self._parts(corpus.train, config.pairs * config.iterations)
         self._held_out = self._parts(corpus.valid, config.held_out)
         self._valid = encode_documents(corpus.valid[: config.valid_documents], self.tokenizer)
+        self.folder = WorkFolder(path, asdict(config) | {"method": "spin", "workers": workers})
 
     def _parts(self, texts: Sequence[str], number: int) -> list[tuple[str, str]]:
         """(prompt, continuation) of the first texts that are long enough."""
@@ -139,6 +134,18 @@ class _Spin:
             f"{self.config.data} has {len(found)} texts of more than {self.config.prompt_words} "
             f"words, {number} are needed: give more text, fewer pairs or a shorter prompt"
         )
+
+    def run(self) -> dict[str, Any]:
+        """Every iteration: continuations, training against the last model, measurement."""
+        base = self.model("base")
+        measured = {"base": self.measure("base", base, base)}
+        for i in range(1, self.config.iterations + 1):
+            frozen = self.model(f"spin-{i - 1}" if i > 1 else "base")
+            model = self.train(f"spin-{i}", frozen)
+            measured[f"spin-{i}"] = self.measure(f"spin-{i}", model, frozen)
+        results = {"measured": measured, "held_out_pairs": self.config.held_out}
+        self.folder.write("results.json", results)
+        return results
 
     def model(self, name: str) -> LanguageModel:
         """A model of this folder; "base" is the one it began with."""

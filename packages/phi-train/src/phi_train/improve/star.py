@@ -56,11 +56,14 @@ def run_star(
     folder of other settings.
     """
     star = Star(path, config, workers=workers, pause=pause or Pause(), tell=tell)
-    star.prepare()
-    star.improve()
-    if config.comparisons:
-        star.compare()
-    return star.results()
+    try:
+        star.prepare()
+        star.improve()
+        if config.comparisons:
+            star.compare()
+        return star.results()
+    finally:
+        star.folder.close()
 
 
 class Star:

@@ -22,14 +22,14 @@ class StarConfig:
     vocab_size: int = 384
     seq_len: int = 192
     events: tuple[int, ...] = (1, 2, 3, 4, 5, 6)  # the difficulties, in turn
-    stories: int = 8000  # without questions, for the base
+    stories: int = 4000  # without questions, for the base
     rationales: int = 200  # examples with one, for the base and for each fine-tuning
-    base_steps: int = 1200
+    base_steps: int = 500
     base_learning_rate: float = 2e-3
     iterations: int = 3
     tasks: int = 1200  # new ones in each iteration
     temperatures: tuple[float, ...] = (0.6, 0.8, 1.0)  # of the retries
-    steps: int = 500  # of each fine-tuning
+    steps: int = 300  # of each fine-tuning
     learning_rate: float = 1e-3
     batch_size: int = 16
     development: int = 200  # tasks to choose the iteration by

@@ -13,20 +13,27 @@ from typing import Any
 from phi_model.files import atomic_write
 from phi_train.errors import RunError
 from phi_train.improve.example_log import ExampleLog
+from phi_train.lock import RunLock
 
 __all__ = ["WorkFolder"]
 
 
 class WorkFolder:
-    """Opens the folder for these settings, or goes on in it.
+    """Opens the folder for these settings, or goes on in it; others wait until close().
 
-    Raises RunError when it holds work with other settings.
+    Raises RunError when it holds work with other settings, or another process is at work in it.
     """
 
     def __init__(self, path: str | os.PathLike[str], settings: dict[str, Any]) -> None:
         self.path = Path(path)
         self.path.mkdir(parents=True, exist_ok=True)
-        self._check(json.loads(json.dumps(settings)))  # lists, as they come back
+        self._lock = RunLock(self.path / "run.lock")
+        self._lock.acquire()
+        try:
+            self._check(json.loads(json.dumps(settings)))  # lists, as they come back
+        except BaseException:
+            self.close()
+            raise
         for unfinished in self.path.glob(".*~"):
             unfinished.unlink()
         self.examples = ExampleLog(self.path / "examples.jsonl")
@@ -48,6 +55,10 @@ class WorkFolder:
                 f"{self.path} was begun with {odd[0]} {before.get(odd[0])}, not "
                 f"{settings.get(odd[0])}: give the same settings, or another folder with --out"
             )
+
+    def close(self) -> None:
+        """Lets others work in the folder."""
+        self._lock.release()
 
     def model(self, name: str) -> Path:
         """The path of a model."""
