@@ -190,6 +190,58 @@ def _search_named(
 BUILTIN_NAME = "search"
 
 
+@experiment_app.command(name="grid")
+def grid(
+    vary: Annotated[
+        list[str],
+        typer.Option(help="A setting and its values: learning_rate=1e-3,3e-3; for each setting."),
+    ],
+    data: Annotated[str, typer.Option(help="What to train on.")] = "builtin",
+    config: Annotated[
+        Path | None, typer.Option(help="A TOML file of settings of phi-train run.")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="Model. Default gpt-100k.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Updates of each run. Default 300.")] = None,
+    seeds: Annotated[int, typer.Option(help="Of every combination.")] = 3,
+    name: Annotated[str, typer.Option(help="The experiment's id.")] = "grid",
+    work: Work = WORK,
+    workers: Number = 2,
+    cluster: Cluster = None,
+    seconds: Seconds = 0.0,
+) -> None:
+    """Train every combination of some settings, and compare with the first: no file needed.
+
+    It is a study like one from a file; its file and its journal are written
+    below runs/experiments, so it goes on, and can be kept.
+
+    Example: phi-train experiment grid --vary learning_rate=1e-3,3e-3 --steps 300
+    """
+    from phi_train.experiment.grid import grid_file  # noqa: PLC0415
+    from phi_train.experiment.report import report_of, write_report  # noqa: PLC0415
+    from phi_train.experiment.run import run_study  # noqa: PLC0415
+
+    given = {"data": data, "preset": preset, "steps": steps}
+    options = {key: value for key, value in given.items() if value is not None}
+    experiment = grid_file(work / name, name, options, vary, seeds=seeds, config=config)
+    session = run_study(
+        experiment,
+        work=work,
+        make_workers=_make_workers(workers, cluster),
+        seconds=seconds,
+        say=lambda line: print(line, flush=True),
+    )
+    rows, _, _ = report_of(experiment)
+    for row in sorted(rows, key=lambda row: (row.value is None, row.value)):
+        value = row.reason if row.value is None else f"{row.value:.4f} {experiment.metric}"
+        interval = (
+            "" if row.low is None else f" ({row.mean:+.4f}, {row.low:+.4f} to {row.high:+.4f})"
+        )
+        print(f"{row.name}: {value}{interval}, {row.state}")
+    pages = write_report(experiment, rows, work / name)
+    print(f"wrote {pages[0]} and {pages[1]}")
+    _end(session, experiment)
+
+
 @experiment_app.command(name="report")
 def report(
     ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids; search is the builtin.")],

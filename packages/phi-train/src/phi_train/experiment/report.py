@@ -6,7 +6,6 @@ with their intervals, what did not work, and the command that repeats each.
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,8 @@ from phi_train.experiment.final import Final
 from phi_train.experiment.frontier import COSTS, CSS, draw_effects, draw_frontier, frontier_rows
 from phi_train.experiment.ledger import Row, search_ledger, study_ledger
 from phi_train.experiment.run import known_search
-from phi_train.experiment.search import Search
+from phi_train.experiment.search import CONFIRMATION_SEED, Search
+from phi_train.experiment.toml import toml_table, toml_value
 from phi_train.report.page import POLICY
 from phi_train.report.scale import number
 from phi_train.report.style import CSS as PAGE_CSS
@@ -163,19 +163,24 @@ def _command(experiment: Experiment, path: Path, search: Search | None) -> str:
 def _repeat_file(experiment: Experiment, row: Row, rows: Sequence[Row], number_: int) -> str:
     """A study of two arms, on the same text and seeds as the search had: the same figures."""
     against = next((r for r in rows if r.name == row.against), row)
+    confirmed = min(row.seeds, default=0) >= CONFIRMATION_SEED
+    part = "confirmation" if confirmed else "search"
     lines = [
-        f"id = {_toml(f'{experiment.id}-{number_:03d}')}",
-        f"question = {_toml(f'Does this repeat {row.name} of {experiment.id}?')}",
+        f"id = {toml_value(f'{experiment.id}-{number_:03d}')}",
+        f"question = {toml_value(f'Does this repeat {row.name} of {experiment.id}?')}",
         'hypothesis = "Yes, to the last digit on the same processor."',
-        f"success = {_toml(f'The ledger said {row.state}.')}",
-        f"metric = {_toml(experiment.metric)}",
-        f"threshold = {_toml(experiment.threshold)}",
-        f"seeds = {_toml(list(row.seeds) or [0])}",
-        f"held_out = {_toml('confirmation' if min(row.seeds, default=0) >= 1000 else 'search')}",
-        *_table("base", against.config),
+        f"success = {toml_value(f'The ledger said {row.state}.')}",
+        f"metric = {toml_value(experiment.metric)}",
+        f"threshold = {toml_value(experiment.threshold)}",
+        f"seeds = {toml_value(list(row.seeds) or [0])}",
+        f"held_out = {toml_value(part)}",
+        *toml_table("base", against.config),
     ]
     if against is not row:
-        lines += ["[arms.before]", *_table("arms.after", _differing(row.config, against.config))]
+        lines += [
+            "[arms.before]",
+            *toml_table("arms.after", _differing(row.config, against.config)),
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -189,19 +194,6 @@ def _differing(config: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, 
         if value != base.get(name):
             found[name] = value
     return found
-
-
-def _table(name: str, values: Mapping[str, Any]) -> list[str]:
-    plain = {k: v for k, v in values.items() if not isinstance(v, Mapping)}
-    lines = [f"[{name}]", *(f"{k} = {_toml(v)}" for k, v in plain.items())]
-    for key, table in values.items():
-        if isinstance(table, Mapping):
-            lines += _table(f"{name}.{key}", table)
-    return lines
-
-
-def _toml(value: Any) -> str:
-    return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
 
 
 # Markdown

@@ -273,7 +273,7 @@ def run_search(
     if _opened(journal):
         raise RunError(
             f"the final text of {experiment.id} was opened: whatever is chosen now would be "
-            "chosen by it; start another search (--name, or a file with another id)"
+            "chosen by it; start another search (another --work, or a file with another id)"
         )
     plan = Search(experiment, overrides=overrides)
     plan.open_trials(journal.get)  # what is known already is not told again

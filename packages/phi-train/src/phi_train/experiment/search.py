@@ -35,7 +35,7 @@ from phi_train.experiment.plan import Plan, Spent, trial_of
 from phi_train.experiment.statistics import Difference, paired_difference, spent_level
 from phi_train.experiment.trial import Trial
 
-__all__ = ["FINAL_SEED", "Search", "SearchSettings"]
+__all__ = ["CONFIRMATION_SEED", "FINAL_SEED", "Search", "SearchSettings"]
 
 CONFIRMATION_SEED, FINAL_SEED = 1000, 2000  # where other seeds begin
 DRAWS = 20  # until a strategy gives up
@@ -121,7 +121,7 @@ class Search(Plan):
             for candidate in sorted(self.candidates, key=_urgency):
                 if candidate.is_open and (trial := self._missing(candidate)) is not None:
                     return trial
-            if not (self._promote_one() or self._new_candidate()):
+            if not (self._promote_one(0) or self._new_candidate() or self._promote_one(1)):
                 return None
 
     def _missing(self, candidate: Candidate) -> Trial | None:
@@ -158,14 +158,17 @@ class Search(Plan):
 
     # new candidates, and those that go on
 
-    def _promote_one(self) -> bool:
-        """Lets one that waits go on to the next share, if it is among the best of its stage."""
+    def _promote_one(self, least: int) -> bool:
+        """Lets one that waits go on to the next share, if it is among the best of its stage.
+
+        least: how many of a stage go on in any case; 1 when no more changes will come.
+        """
         for stage in reversed(range(len(self.settings.shares) - 1)):
             ranked = sorted(
                 (c for c in self.candidates if stage in c.over_first),
                 key=lambda c: (c.over_first[stage], c.number),
             )
-            for candidate in ranked[: len(ranked) // self.settings.eta]:
+            for candidate in ranked[: max(least, len(ranked) // self.settings.eta)]:
                 if candidate.state == "waiting" and candidate.stage == stage:
                     candidate.stage, candidate.state, candidate.reason = stage + 1, "open", ""
                     return True
