@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from phi_infer.matrices import LARGE, LONG_ROW, MatrixTable, by_rows, fill, multiplier
+from phi_infer.matrices import LARGE, LONG_ROW, MatrixTable, by_rows, fill, multiplier, product
 
 SHAPES = [(7, 5), (5, 7), (300, 300), (300, 900), (900, 300), (LONG_ROW, LARGE // LONG_ROW + 1)]
 
@@ -42,3 +42,19 @@ def test_a_part_of_a_matrix_is_filled_in_place():
         np.testing.assert_array_equal(table["m"][:, 50:150], matrix.T)
         assert not table["m"][:, :50].any()
         assert not table["m"][:, 150:].any()
+
+
+@pytest.mark.parametrize("shape", SHAPES[:-1])
+@pytest.mark.parametrize("n", [1, 2, 16, 32, 33])
+def test_a_product_by_tiles_is_that_of_the_whole(shape, n):
+    rng = np.random.default_rng(1)
+    table = MatrixTable({"m": shape})
+    fill(table["m"], rng.standard_normal(shape[::-1], dtype=np.float32))
+    wide = rng.standard_normal((n, shape[0] + 1), dtype=np.float32)
+    x = wide[:, :-1]  # a view, as a pass has it
+    expected = x.astype(np.float64) @ table["m"]
+    found = product(x, table["m"])
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+    out = np.full((n, shape[1]), np.nan, np.float32)
+    assert product(x, table["m"], out) is out
+    np.testing.assert_array_equal(out, found)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phi_infer.gpt_weights import GPTLayer, GPTWeights
+from phi_infer.matrices import product
 
 __all__ = ["SUM_RANGE", "GPTPass"]
 
@@ -61,7 +62,7 @@ class GPTPass:
         """
         w, c, n = self.weights, self.weights.config, len(self.x)
         self._normalise()
-        np.matmul(self._with_one, layer.qkv, self._product)
+        product(self._with_one, layer.qkv, self._product)
         qk = self._product[:, : w.n_qk].reshape(n, -1, c.head_size)
         if layer.qk_gain is not None:
             qk /= np.sqrt(np.vecdot(qk, qk) + w.head_eps)[..., None]
@@ -104,26 +105,25 @@ class GPTPass:
 
     def add_attended(self, layer: GPTLayer, attended: Array) -> None:
         """attended [n, ...] through the layer's out into the residual stream."""
-        np.matmul(attended.reshape(len(self.x), -1), layer.out, self._update)
+        product(attended.reshape(len(self.x), -1), layer.out, self._update)
         np.add(self.x, self._update, self.x)
 
     def add_mlp(self, layer: GPTLayer) -> None:
         """SwiGLU into the residual stream."""
         self._normalise()
-        np.matmul(self._h, layer.gate_up, self._gate_up)
+        product(self._h, layer.gate_up, self._gate_up)
         gate, up = np.split(self._gate_up, 2, axis=1)
         np.tanh(gate, self._hidden)
         up *= gate
         self._hidden *= up
         self._hidden += up
-        np.matmul(self._hidden, layer.down, self._update)
+        product(self._hidden, layer.down, self._update)
         np.add(self.x, self._update, self.x)
 
     def logits(self) -> Array:
         """[n, V], a new array."""
         self._normalise()
-        logits: Array = self._h @ self.weights.head
-        return logits
+        return product(self._h, self.weights.head)
 
     def last_logits(self) -> Array:
         """[V] of the last token alone, a new array."""

@@ -16,13 +16,16 @@ from numpy.typing import NDArray
 
 from phi_model.parameters import FlatTable
 
-__all__ = ["MatrixTable", "by_rows", "fill", "multiplier"]
+__all__ = ["MatrixTable", "by_rows", "fill", "multiplier", "product"]
 
 Array = NDArray[Any]
 
 LONG_ROW = 192  # inputs: below, a call for each output costs more than it gains
 LARGE = 1 << 21  # elements: with long rows, larger ones are read by rows also when they are wide
 STRIP = 128  # rows transposed at a time: they stay in cache
+FEW = 32  # vectors: for more of them OpenBLAS does best with the matrix as a whole
+SMALL = 1_000_000  # multiply-adds: so many OpenBLAS makes without packing the matrix first
+TILE = 16  # columns: widths of tiles are multiples of it
 
 
 def by_rows(n_in: int, n_out: int) -> bool:
@@ -64,3 +67,22 @@ def multiplier(x: Array, n_out: int) -> Callable[..., Array]:
         return product
 
     return multiply
+
+
+def product(x: Array, matrix: Array, out: Array | None = None) -> Array:
+    """x @ matrix for x [n, in] and matrix [in, out].
+
+    A few vectors are multiplied by tiles of columns: BLAS would pack the whole matrix before each
+    product, which takes as long as the product itself.
+    """
+    n_out = matrix.shape[1]
+    if out is None:
+        out = np.empty((len(x), n_out), np.float32)
+    width = SMALL // x.size // TILE * TILE
+    if len(x) > FEW or not 0 < width < n_out:
+        np.matmul(x, matrix, out=out)
+        return out
+    for first in range(0, n_out, width):
+        columns = slice(first, first + width)
+        np.matmul(x, matrix[:, columns], out=out[:, columns])
+    return out

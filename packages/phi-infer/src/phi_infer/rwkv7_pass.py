@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from phi_infer.matrices import product
 from phi_infer.rwkv7_weights import RWKV7Layer, RWKV7Weights
 from phi_model.rwkv7.parameters import MIXES
 from phi_model.rwkv7.reference import LEAST_NORM
@@ -42,7 +43,7 @@ def _normalise(w: RWKV7Weights, x: Array) -> Array:
 
 def logits(w: RWKV7Weights, x: Array) -> Array:
     """[n, V] of x [n, C]."""
-    found: Array = _normalise(w, x) @ w.head[:-1]
+    found = product(_normalise(w, x), w.head[:-1])
     found += w.head[-1]
     return found
 
@@ -52,10 +53,10 @@ def add_channel_mix(layer: RWKV7Layer, x: Array, h: Array, before: Array) -> Non
     mixed = before - h
     mixed *= layer.mix_k
     mixed += h
-    root = mixed @ layer.channel_key
+    root = product(mixed, layer.channel_key)
     np.maximum(root, 0, out=root)
     root *= root
-    x += root @ layer.channel_value
+    x += product(root, layer.channel_value)
 
 
 def add_time_mix(
@@ -70,8 +71,8 @@ def add_time_mix(
     """output (gate (head_norm(y) + bonus)) into x [n, C]; returns the first layer's values."""
     mixed = (before - h) * layer.mixes[:, None]
     mixed += h
-    r, k0 = mixed[R] @ layer.receptance, mixed[K] @ layer.key
-    v, low_v = np.split(mixed[V] @ layer.value, [h.shape[1]], axis=1)
+    r, k0 = product(mixed[R], layer.receptance), product(mixed[K], layer.key)
+    v, low_v = np.split(product(mixed[V], layer.value), [h.shape[1]], axis=1)
     of_w, of_a, of_share = w.squash[:, 0]
     low_w = mixed[W] @ layer.w_down
     log_w = _squash(np.tanh(low_w, low_w) @ layer.w_up[1:], layer.w_up[0], of_w)
@@ -96,7 +97,7 @@ def add_time_mix(
     gate = np.tanh(low_g, low_g) @ layer.g_up[:-1]
     gate += layer.g_up[-1]
     y *= gate
-    x += y @ layer.output
+    x += product(y, layer.output)
     return first_values
 
 
