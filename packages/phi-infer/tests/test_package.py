@@ -17,12 +17,16 @@ MODULES = ["phi_infer", *(m.name for m in pkgutil.walk_packages(phi_infer.__path
 
 def test_public_names():
     assert set(phi_infer.__all__) == {
+        "Completion",
         "FormatError",
         "Generator",
         "ModelError",
         "PhiInferError",
         "Sampling",
         "SamplingError",
+        "Score",
+        "TextState",
+        "TokenChoice",
         "load",
     }
     assert phi_infer.__all__ == sorted(phi_infer.__all__)
