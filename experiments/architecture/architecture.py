@@ -9,11 +9,13 @@ Every choice runs the same plain code, so their times compare operations, not tu
 from __future__ import annotations
 
 import sys
+import timeit
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
 from phi_model.reference_choices import ExperimentalGPT, ReferenceChoices, new_parameters
@@ -31,6 +33,7 @@ from plain_training import (  # noqa: E402 (found by the line above)
 
 __all__ = ["train"]
 
+TIMES = 50
 LONG_TOKENS = 65_536  # of the held-out stream, for each length: the same targets
 
 
@@ -45,7 +48,29 @@ def train(
     model = ExperimentalGPT(shape, new_parameters(shape, choices, seed=seed), choices)
     figures = train_plain(model, recipe, data, folder, stop)
     lengths = [n for n in config["lengths"] if choices.positions != "learned" or n <= shape.seq_len]
-    return figures | losses_at(model, data, lengths)
+    return figures | losses_at(model, data, lengths) | times_of(model, recipe.batch_size)
+
+
+def times_of(model: ExperimentalGPT, batch_size: int) -> dict[str, float]:
+    """Microseconds of one norm and of one MLP sublayer, forward and backward: the least of 50."""
+    config = model.config
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((batch_size, config.seq_len, config.n_embd), dtype=np.float32)
+    gradients: dict[str, Any] = {}
+
+    def norm() -> None:
+        _, kept = model.norm(x, "final_norm")
+        model.norm_backward(x, kept, "final_norm", gradients)
+
+    def mlp() -> None:
+        _, kept = model.mlp_sublayer(x, 0)
+        model.mlp_sublayer_backward(x, kept, 0, gradients)
+
+    with threadpool_limits(limits=1, user_api="blas"):
+        return {
+            name: 1e6 * min(timeit.repeat(call, number=1, repeat=TIMES))
+            for name, call in (("norm_us", norm), ("mlp_us", mlp))
+        }
 
 
 def losses_at(model: ExperimentalGPT, data: RunData, lengths: list[int]) -> dict[str, float]:

@@ -175,3 +175,20 @@ def test_the_best_rates_are_written_where_they_belong(tmp_path: Path) -> None:
     changed = [b for a, b in zip(before.splitlines(), after.splitlines(), strict=True) if a != b]
     assert "learning_rate = 0.005" in changed
     assert with_rates(after, {}) == after
+
+
+def test_a_trial_of_the_architecture_measures_what_it_can(
+    tmp_path: Path, config: dict[str, Any]
+) -> None:
+    page = PAGES["architecture"]
+    trial = load_function(page.folder, page.function)
+    settings = config | {"optimizer": "adamw", "learning_rate": 2e-3, "lengths": [8, 16, 32]}
+    for positions in ("learned", "alibi"):
+        folder = tmp_path / positions
+        folder.mkdir()
+        choices = {"norm": "layernorm", "positions": positions}
+        figures = trial(settings | {"choices": choices}, 0, folder, lambda: False)
+        assert ("loss_at_32" in figures) == (positions == "alibi")  # no learned position there
+        assert figures["loss_at_16"] == pytest.approx(figures["loss"], rel=1e-6)
+        assert figures["norm_us"] > 0
+        assert figures["curves"]["loss"][-1][1] < figures["curves"]["loss"][0][1]
