@@ -3,7 +3,9 @@
 PhiInferError
 ├── SamplingError   a setting outside its range, or a prompt that cannot be used
 ├── ModelError      a checkpoint that cannot generate text
-└── FormatError     a file that is damaged, or a model that a file format cannot hold
+├── FormatError     a file that is damaged, or a model that a file format cannot hold
+├── ContextError    a text too long for a step that may not go on (in gpt_cache)
+└── RequestError    a request that the server refuses (in server.errors)
 """
 
 __all__ = ["FormatError", "ModelError", "PhiInferError", "SamplingError"]
