@@ -216,14 +216,16 @@ def _keys_backward(ws: Workspace, kept: LayerActivations, p: Table, g: Table, pa
     wkv.dq += scratch
     np.multiply(wkv.dk, kept.k_scale, out=ws.dk0)
     wkv.dk *= kept.k0
-    sum_tokens(wkv.dk, out=g[f"{part}.k_a"])
-    np.multiply(wkv.dk, kept.minus_a, out=scratch)
-    total = np.empty_like(k_a)
-    sum_tokens(scratch, out=total)
-    g[f"{part}.k_a"][...] += total
+    less = np.add(kept.minus_a, 1, out=wkv.db)  # 1 - a, as k is k0 (1 - (1 - a) k_a)
+    np.multiply(wkv.dk, less, out=scratch)
+    sum_tokens(scratch, out=g[f"{part}.k_a"])
     np.negative(g[f"{part}.k_a"], out=g[f"{part}.k_a"])
     wkv.dk *= k_a
     da -= wkv.dk
+    less *= kept.minus_a  # the slope of -sigmoid
+    da *= less
+    sum_tokens(da, out=g[f"{part}.a_bias"])
+    _lora_backward(ws, kept, p, g, f"{part}.a", da)
     kappa, dkappa = ws.heads(wkv.q), ws.heads(wkv.dq)
     radial = np.vecdot(dkappa, kappa)
     radial *= kept.inverse_size < 1 / LEAST_NORM
@@ -234,11 +236,6 @@ def _keys_backward(ws: Workspace, kept: LayerActivations, p: Table, g: Table, pa
     sum_tokens(scratch, out=g[f"{part}.k_k"])
     wkv.dq *= k_k
     ws.dk0 += wkv.dq
-    np.add(kept.minus_a, 1, out=scratch)
-    scratch *= kept.minus_a  # the slope of -sigmoid
-    da *= scratch
-    sum_tokens(da, out=g[f"{part}.a_bias"])
-    _lora_backward(ws, kept, p, g, f"{part}.a", da)
 
 
 def _values_backward(
