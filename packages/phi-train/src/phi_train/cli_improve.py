@@ -21,7 +21,9 @@ improve_app = typer.Typer(
 
 STOPPED = 130  # as shells expect after Ctrl-C
 
-Out = Annotated[str, typer.Option(help="The folder; the same command goes on in it.")]
+Out = Annotated[
+    str, typer.Option(help="The folder, in which the same command goes on. Default: in runs/.")
+]
 Seed = Annotated[int, typer.Option(help="The same seed, the same result.")]
 Workers = Annotated[int, typer.Option(help="Processes that share the work.")]
 Guard = Annotated[
@@ -35,16 +37,17 @@ def star(
     preset: Annotated[str, typer.Option(help="The model's shape.")] = "gpt-1m",
     out: Out = "",
     seed: Seed = 0,
-    rationales: Annotated[int, typer.Option(help="Examples with a rationale.")] = 200,
-    base_steps: Annotated[int, typer.Option(help="Updates of the base.")] = 500,
+    rationales: Annotated[int, typer.Option(help="Examples with a rationale.")] = 500,
+    base_steps: Annotated[int, typer.Option(help="Updates of the base.")] = 2400,
+    stories: Annotated[int, typer.Option(help="Texts without questions, for the base.")] = 12_000,
     iterations: Annotated[int, typer.Option(help="Rounds of sampling and training.")] = 3,
-    tasks: Annotated[int, typer.Option(help="New tasks in each iteration.")] = 1200,
-    steps: Annotated[int, typer.Option(help="Updates of each fine-tuning.")] = 300,
+    tasks: Annotated[int, typer.Option(help="New tasks in each iteration.")] = 1500,
+    steps: Annotated[int, typer.Option(help="Updates of each fine-tuning.")] = 500,
     learning_rate: Annotated[float, typer.Option(help="The peak of each fine-tuning.")] = 1e-3,
     events: Annotated[int, typer.Option(help="Difficulties: 1 to so many events.")] = 6,
     test: Annotated[int, typer.Option(help="Tasks to measure on.")] = 600,
     comparisons: Annotated[
-        bool, typer.Option(help="Also no rationale, majorities and unverified samples.")
+        bool, typer.Option(help="Also no rationale, majorities, unverified samples, no new examples.")
     ] = True,
     workers: Workers = 1,
     guard: Guard = False,
@@ -69,6 +72,7 @@ def star(
     config = StarConfig(
         preset=preset,
         seed=seed,
+        stories=stories,
         rationales=rationales,
         base_steps=base_steps,
         iterations=iterations,

@@ -21,6 +21,7 @@ from phi_train.improve.star_page import write_star_page
 from phi_train.stories import stories
 
 STAR = ["improve", "star", "--preset", "gpt-1k", "--rationales", "3", "--base-steps", "4"]
+STAR += ["--stories", "12"]
 STAR += ["--iterations", "2", "--tasks", "4", "--steps", "3", "--events", "2", "--test", "6"]
 VOID = {"meta", "link", "br", "input"}
 

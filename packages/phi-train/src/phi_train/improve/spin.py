@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from phi_model import LanguageModel, build_model, load_checkpoint
+from phi_model import LanguageModel, build_model, load_checkpoint, save_checkpoint
 from phi_tokenizer import Tokenizer
 from phi_train.corpus import BUILTIN, open_corpus
 from phi_train.errors import ConfigError, DataError
@@ -109,7 +109,7 @@ class _Spin:
         start = load_checkpoint(config.checkpoint)
         if start.tokenizer is None:
             raise ConfigError(f"{config.checkpoint} holds no tokenizer, so it cannot read text")
-        self._start, self._tokenizer_bytes = start, start.tokenizer
+        self._tokenizer_bytes = start.tokenizer
         self.tokenizer = Tokenizer.from_bytes(start.tokenizer)
         if END_OF_TEXT not in self.tokenizer.special_tokens:
             raise ConfigError(f"the tokenizer of {config.checkpoint} has no {END_OF_TEXT}")
@@ -119,6 +119,8 @@ class _Spin:
         self._held_out = self._parts(corpus.valid, config.held_out)
         self._valid = encode_documents(corpus.valid[: config.valid_documents], self.tokenizer)
         self.folder = WorkFolder(path, asdict(config) | {"method": "spin", "workers": workers})
+        if not self.folder.model("base").exists():  # a copy: the other file may be trained on
+            save_checkpoint(self.folder.model("base"), start.model, tokenizer=start.tokenizer)
 
     def _parts(self, texts: Sequence[str], number: int) -> list[tuple[str, str]]:
         """(prompt, continuation) of the first texts that are long enough."""
@@ -149,8 +151,6 @@ class _Spin:
 
     def model(self, name: str) -> LanguageModel:
         """A model of this folder; "base" is the one it began with."""
-        if name == "base":
-            return self._start.build()
         return load_checkpoint(self.folder.model(name)).build()
 
     # pairs

@@ -203,9 +203,14 @@ class Star:
     # what it is compared with
 
     def compare(self) -> None:
-        """Unverified samples, answers without rationale, and majorities of samples."""
+        """Unverified samples; the given rationales for as many steps more; answers without any
+        rationale; and majorities of samples.
+        """
         c = self.config
         self._iterate("unverified", self._try_once)
+        model = self._model("base")
+        self._fit("few", model, self._few(), steps=c.steps)
+        self._measure("few", model)
         every = [t for i in range(1, c.iterations + 1) for some in self._new_tasks(i) for t in some]
         rows = [make_row(self.tokenizer, t.direct, f" {t.answer}") for t in self.known + every]
         model = self._model("base")

@@ -13,8 +13,8 @@ __all__ = ["StarConfig"]
 class StarConfig:
     """Raises ConfigError for numbers that make no sense.
 
-    The base is trained on stories without questions and on a few rationales, shown again and
-    again; all else the model has to find by itself.
+    The base is trained on stories without questions and on a few rationales, as many rows of
+    these as of those; all else the model has to find by itself.
     """
 
     preset: str = "gpt-1m"
@@ -22,20 +22,20 @@ class StarConfig:
     vocab_size: int = 384
     seq_len: int = 192
     events: tuple[int, ...] = (1, 2, 3, 4, 5, 6)  # the difficulties, in turn
-    stories: int = 4000  # without questions, for the base
-    rationales: int = 200  # examples with one, for the base and for each fine-tuning
-    base_steps: int = 500
+    stories: int = 12_000  # without questions, for the base
+    rationales: int = 500  # examples with one, for the base and for each fine-tuning
+    base_steps: int = 2400
     base_learning_rate: float = 2e-3
     iterations: int = 3
-    tasks: int = 1200  # new ones in each iteration
+    tasks: int = 1500  # new ones in each iteration
     temperatures: tuple[float, ...] = (0.6, 0.8, 1.0)  # of the retries
-    steps: int = 300  # of each fine-tuning
+    steps: int = 500  # of each fine-tuning
     learning_rate: float = 1e-3
     batch_size: int = 16
     development: int = 200  # tasks to choose the iteration by
     test: int = 600
     votes: int = 5  # samples of a majority
-    comparisons: bool = True  # no rationale, majority, unverified samples
+    comparisons: bool = True  # with all that is not STaR, see Star.compare
     max_tokens: int = 80  # of a rationale with its answer
 
     def __post_init__(self) -> None:

@@ -24,6 +24,7 @@ from phi_train.report.text import escape, tag
 __all__ = ["write_star_page"]
 
 SHOWN = 4  # tasks of each sort
+NAMES = {"direct": "no rationale", "few": "the given rationales alone, as many steps"}
 UNIT = "share of the test tasks answered right"
 
 
@@ -73,11 +74,8 @@ def _accuracy_chart(config: dict[str, Any], measured: dict[str, Any]) -> str:
         if len(points) > 1:
             label = "STaR" if arm == "star" else "fine-tuned on unverified samples"
             series.append(Series(label, Curve.of(points), colour, "dots"))
-    others = [n for n in measured if n == "direct" or n.startswith("majority")]
-    levels = [
-        Level("no rationale" if n == "direct" else n, measured[n]["accuracy"], 2 + i)
-        for i, n in enumerate(others)
-    ]
+    others = [n for n in measured if n in NAMES or n.startswith("majority")]
+    levels = [Level(NAMES.get(n, n), measured[n]["accuracy"], 2 + i) for i, n in enumerate(others)]
     return over_iterations(Chart("accuracy", "Accuracy", UNIT, series, levels, zero=True))
 
 
@@ -101,7 +99,7 @@ def _arms(results: dict[str, Any]) -> str:
         gain = results["over_base"].get(name)
         rows.append(
             [
-                "no rationale (direct)" if name == "direct" else name,
+                NAMES.get(name, name),
                 f"{values['accuracy']:.1%}",
                 f"{values['development']:.1%}" if "development" in values else "",
                 f"{100 * gain['mean']:+.1f} ({100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})"
