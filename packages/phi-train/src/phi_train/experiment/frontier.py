@@ -35,7 +35,11 @@ class Cost:
     name: str
     title: str
     unit: str
-    of: Callable[[Row], float]
+    measure: Callable[[Row], float]
+
+    def of(self, row: Row) -> float:
+        """To two digits: what differs by less costs the same."""
+        return float(f"{self.measure(row):.2g}")
 
 
 COSTS = (
@@ -174,7 +178,7 @@ def draw_effects(rows: Sequence[Row], threshold: float, metric: str) -> str:
             f'<line class="bar {colour}" x1="{across(row.low or 0.0):.2f}%" '
             f'x2="{across(row.high or 0.0):.2f}%" y1="{up}" y2="{up}"/>'
             f'<circle class="dot {colour}" r="3.5" cx="{across(row.mean or 0.0):.2f}%" cy="{up}"/>'
-            f'<text class="tick" x="0" y="{up - 6}">{escape(row.name)}</text>'
+            f'<text class="level-name" x="0" y="{up - 6}">{escape(row.name)}</text>'
         )
     for t in x.ticks():
         marks += (

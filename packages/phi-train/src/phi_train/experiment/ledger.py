@@ -17,9 +17,10 @@ from phi_train.experiment.outcome import CRASHED, DIVERGED, FINISHED, KILLED, Ou
 from phi_train.experiment.search import Search
 from phi_train.experiment.statistics import Difference, holm, paired_difference
 
-__all__ = ["STATES", "Row", "search_ledger", "study_ledger"]
+__all__ = ["CUT_OFF", "NOT_RUN", "STATES", "Row", "search_ledger", "study_ledger"]
 
 STATES = ("baseline", "promote", "keep", "inconclusive", "discard", DIVERGED, CRASHED, KILLED)
+NOT_RUN = "not run yet"
 CUT_OFF = "cut off by the end of the session; the same command goes on"
 
 
@@ -202,7 +203,7 @@ def _study_state(
     if failed is not None:
         return failed.state, failed.error
     if not own:
-        return KILLED, "not run yet"
+        return KILLED, NOT_RUN
     if difference is None:
         return "baseline", ""
     if len(own) < len(experiment.seeds):

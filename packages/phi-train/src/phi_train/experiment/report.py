@@ -16,7 +16,7 @@ from phi_model.files import atomic_write
 from phi_train.experiment.experiment import Experiment
 from phi_train.experiment.final import Final
 from phi_train.experiment.frontier import COSTS, CSS, draw_effects, draw_frontier, frontier_rows
-from phi_train.experiment.ledger import Row, search_ledger, study_ledger
+from phi_train.experiment.ledger import CUT_OFF, NOT_RUN, Row, search_ledger, study_ledger
 from phi_train.experiment.run import known_search
 from phi_train.experiment.search import CONFIRMATION_SEED, Search
 from phi_train.experiment.toml import toml_table, toml_value
@@ -28,6 +28,7 @@ from phi_train.report.text import escape, tag
 __all__ = ["markdown", "page", "report_of", "write_report"]
 
 NEGATIVE = ("discard", "diverged", "crashed", "killed")
+UNFINISHED = (CUT_OFF, NOT_RUN)  # says nothing against them
 HEADS = (
     *("name", "state", "strategy", "against", "budget", "seeds", "value", "difference", "interval"),
     *("p", "p, all", "steps", "tokens", "seconds", "FLOPs"),
@@ -235,7 +236,8 @@ def markdown(
 
 
 def _negative(rows: Sequence[Row]) -> list[list[str]]:
-    return [[r.name, r.state, r.reason] for r in rows if r.state in NEGATIVE]
+    failed = [r for r in rows if r.state in NEGATIVE and r.reason not in UNFINISHED]
+    return [[r.name, r.state, r.reason] for r in failed]
 
 
 def _md_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
