@@ -102,7 +102,7 @@ def test_a_budget_of_steps_keeps_no_time(settings):
     assert "elapsed" not in load_checkpoint(result.folder.last).metadata
 
 
-def test_patience_ends_a_run(settings, stop_at):
+def test_patience_ends_a_run(settings, stop_at, listener):
     """A rate that is far too high gets no better; the best is kept, and the run is finished."""
     changes = {
         "learning_rate": 0.3,
@@ -112,9 +112,11 @@ def test_patience_ends_a_run(settings, stop_at):
         "checkpoint_every": 7,
         "patience": 3,
     }
-    whole = train(settings("whole", **changes))
+    whole = train(settings("whole", **changes), progress=listener)
     assert whole.finished
     losses = _log(whole, "valid_loss")
+    (why,) = [line for line in listener.lines if "ended early" in line]
+    assert f"3 evaluations without a better one than {min(losses):.4f}" in why
     best = losses.index(min(losses))
     assert len(losses) == best + 1 + 3
     assert whole.step == 5 * len(losses) < 400

@@ -79,13 +79,14 @@ def test_senseless_settings(changes, words):
     ("values", "words"),
     [
         ({}, "no data"),
-        ({"data": "x", "stepps": 3}, "no setting is called 'stepps'; there are .*steps"),
-        ({"data": "x", "steps": "3"}, "steps is '3'; it must be a int"),
+        ({"data": "x", "stepps": 3}, r"no setting is called 'stepps'; did you mean 'steps'\?"),
+        ({"data": "x", "zzz": 3}, "no setting is called 'zzz'; there are .*steps"),
+        ({"data": "x", "steps": "3"}, "steps is '3'; it must be a whole number"),
         ({"data": "x", "steps": 3.0}, "steps is 3.0"),
-        ({"data": "x", "baselines": 1}, "baselines is 1; it must be a bool"),
+        ({"data": "x", "baselines": 1}, "baselines is 1; it must be true or false"),
         ({"data": "x", "steps": True}, "steps is True"),
-        ({"data": 3}, "data is 3; it must be a str"),
-        ({"data": "x", "model": 3}, "model is 3; it must be a dict"),
+        ({"data": 3}, "data is 3; it must be text"),
+        ({"data": "x", "model": 3}, "model is 3; it must be a table"),
     ],
 )
 def test_names_and_types_are_checked(values, words):
@@ -100,6 +101,13 @@ def test_a_file_that_is_not_toml(tmp_path, content):
     path = tmp_path / "broken.toml"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=r"broken\.toml is not a TOML file"):
+        TrainConfig.read(path)
+
+
+def test_a_file_with_a_wrong_name_is_named(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text("step = 3\n")
+    with pytest.raises(ConfigError, match=r"run\.toml: no setting is called 'step'; did you mean"):
         TrainConfig.read(path)
 
 

@@ -6,7 +6,8 @@ import pytest
 
 import phi_train.run_data
 from phi_tokenizer import Tokenizer
-from phi_train import train
+from phi_train import DataError, train
+from phi_train.prepare import prepare
 from phi_train.shards import is_prepared
 
 
@@ -85,6 +86,17 @@ def test_fine_tuning_keeps_the_tokenizer_of_the_weights(settings, cache, stories
     assert tuned.folder.tokenizer.read_bytes() == first.folder.tokenizer.read_bytes()
     (made,) = folder.iterdir()
     assert Tokenizer.load(made / "tokenizer.json") == Tokenizer.load(first.folder.tokenizer)
+
+
+def test_a_damaged_shard_is_told_before_the_run_begins(settings, corpus, tmp_path):
+    folder = tmp_path / "tokens"
+    prepare(str(corpus), folder, vocab_size=270)
+    tokens = bytearray((folder / "train.tokens").read_bytes())
+    tokens[501] ^= 0x80  # an id that no model knows
+    (folder / "train.tokens").write_bytes(tokens)
+    with pytest.raises(DataError, match=r"train\.tokens is damaged: its content has changed"):
+        train(settings(data=str(folder)))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_text_that_changed_is_made_anew(settings, cache, corpus, stories):

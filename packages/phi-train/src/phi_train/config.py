@@ -10,6 +10,7 @@ rope_base = 10000.0
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import os
@@ -34,6 +35,13 @@ AT_LEAST_ZERO = (
     *("checkpoint_every", "seed"),
 )
 AT_LEAST_ONE = ("batch_size", "seq_len", "grad_accum", "eval_every", "keep")
+KINDS_OF_VALUES = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    dict: "a table",
+}
 FINITE = (
     *("seconds", "flops", "learning_rate", "final_rate", "weight_decay", "beta1", "beta2", "ema"),
     *("guard_battery", "guard_heat", "guard_battery_heat", "guard_memory"),
@@ -185,13 +193,13 @@ class TrainConfig:
         for name, value in values.items():
             kind = kinds.get(name)
             if kind is None:
-                raise ConfigError(f"no setting is called {name!r}; there are {', '.join(kinds)}")
+                raise ConfigError(_unknown(name, list(kinds)))
             if name == "workers" and type(value) is int:
                 value = str(value)  # noqa: PLW2901 (a number is a fine TOML value here)
             if kind is float and isinstance(value, int) and not isinstance(value, bool):
                 value = float(value)  # noqa: PLW2901 (1 is a fine learning rate)
             if type(value) is not kind:
-                raise ConfigError(f"{name} is {value!r}; it must be a {kind.__name__}")
+                raise ConfigError(f"{name} is {value!r}; it must be {KINDS_OF_VALUES[kind]}")
             clean[name] = value
         if "data" not in clean:
             raise ConfigError("no data: name a text file or a folder with --data")
@@ -201,9 +209,14 @@ class TrainConfig:
     def read(cls, path: str | os.PathLike[str]) -> dict[str, Any]:
         """The settings in a TOML file as plain values, to be completed by from_dict."""
         try:
-            return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is not a TOML file: {error}") from error
+        names = [f.name for f in fields(cls)]
+        for name in values:
+            if name not in names:
+                raise ConfigError(f"{path}: {_unknown(name, names)}")
+        return values
 
     def to_toml(self) -> str:
         """The file that read() takes back."""
@@ -213,6 +226,13 @@ class TrainConfig:
         if model:
             lines += ["", "[model]", *(f"{name} = {_toml(value)}" for name, value in model.items())]
         return "\n".join(lines) + "\n"
+
+
+def _unknown(name: str, names: list[str]) -> str:
+    """The nearest name there is, or all of them."""
+    near = difflib.get_close_matches(name, names, n=1)
+    others = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
+    return f"no setting is called {name!r}; {others}"
 
 
 def _toml(value: Any) -> str:

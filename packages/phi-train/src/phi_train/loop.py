@@ -233,6 +233,12 @@ class _Run:
             if not self._is_over():
                 self._save_checkpoint()
                 return TrainResult(self.folder, self.step, False, None)
+        if is_out_of_patience(self.config, self.since_best):
+            n = self.config.patience
+            self.progress.say(
+                f"step {self.step}: ended early: {n} evaluations without a better one than "
+                f"{self.best_loss:.4f}"
+            )
         return self._finish()
 
     def _is_over(self) -> bool:

@@ -60,7 +60,8 @@ def _prepared(config: TrainConfig, saved_tokenizer: bytes | None) -> RunData | N
     """
     if config.valid or not is_prepared(config.data):
         return None
-    opened = open_prepared(config.data)
+    size = sum(path.stat().st_size for path in Path(config.data).glob("*.tokens"))
+    opened = open_prepared(config.data, verify=size <= LARGE)  # longer ones would take seconds
     wanted = saved_tokenizer
     if wanted is None and config.tokenizer:
         wanted = Tokenizer.load(config.tokenizer).to_bytes()
