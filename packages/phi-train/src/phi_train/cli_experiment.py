@@ -72,6 +72,9 @@ def run(
     workers: Number = 1,
     cluster: Cluster = None,
     seconds: Seconds = 0.0,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Try again what crashed or was killed.")
+    ] = False,
 ) -> None:
     """Train what is missing of these experiments; every result is in the journal at once.
 
@@ -97,6 +100,7 @@ def run(
             make_workers=_make_workers(workers, cluster),
             seconds=left,
             overrides=_overrides(data, valid),
+            retry=retry,
             say=lambda line: print(line, flush=True),
         )
         _end(session, experiment)
@@ -145,6 +149,8 @@ def search(
 
     started = time.monotonic()
     experiment = _search_named(name, folder, work, _search_settings(trials, strategy, seed))
+    if not experiment.search:
+        raise ConfigError(f"{experiment.id} has no table [search]: docs/experiments.md tells more")
     print(f"{experiment.id}: {experiment.question}", flush=True)
     session, plan = run_search(
         experiment,

@@ -172,6 +172,17 @@ def test_a_process_that_dies_gives_its_trial_back(study, tmp_path):
     assert errors == ["its process died 3 times, the last time with exit code 3"] * 2
 
 
+def test_what_crashed_can_be_tried_again(study, tmp_path):
+    experiment = study()
+    run_study(experiment, work=tmp_path / "work")
+    (tmp_path / "own.py").write_text(OWN.replace('== "crash"', '== "nothing"'))
+    assert run_study(experiment, work=tmp_path / "work").made == 0
+    assert run_study(experiment, work=tmp_path / "work", retry=True).made == 2
+    expected = EXPECTED | {("wrong", 0): ("finished", 1.0), ("wrong", 1): ("finished", 1.1)}
+    assert _table(experiment) == expected
+    assert run_study(experiment, work=tmp_path / "work", retry=True).made == 0
+
+
 def test_a_deadline_stops_and_the_rest_is_made_later(study, tmp_path):
     text = PAGE.split("[arms.low]", maxsplit=1)[0] + '[arms.stop]\nwhat = "stop"\n'
     experiment = study(text)

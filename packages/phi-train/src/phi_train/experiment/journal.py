@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ __all__ = ["Journal", "results_of"]
 
 
 class Journal:
-    """Outcomes by the key of their trial; of two with one key the first counts.
+    """Outcomes by the key of their trial; of two with one key the last counts.
 
     A last line without its end, as a power cut leaves one, is ignored, and cut off before the
     next is written; so is any other line that is no JSON object, but it stays where it is.
@@ -33,7 +33,7 @@ class Journal:
         self._outcomes: dict[str, Outcome] = {}
         for line in self.lines:
             if "key" in line:
-                self._outcomes.setdefault(line["key"], Outcome(**line["outcome"]))
+                self._outcomes[line["key"]] = Outcome(**line["outcome"])
 
     def __len__(self) -> int:
         return len(self._outcomes)
@@ -41,6 +41,11 @@ class Journal:
     def get(self, key: str) -> Outcome | None:
         """The outcome of a trial; None where it has none yet."""
         return self._outcomes.get(key)
+
+    def forget(self, states: Sequence[str]) -> None:
+        """Outcomes of these states count no more, and may be written anew."""
+        kept = {key: o for key, o in self._outcomes.items() if o.state not in states}
+        self._outcomes = kept
 
     def add(self, trial: Trial, outcome: Outcome, **facts: Any) -> None:
         """Appends an outcome; returns when it is on the disk. facts: more to remember of it."""

@@ -24,7 +24,7 @@ from phi_train.experiment.experiment import Experiment, experiment_of
 from phi_train.experiment.final import Final
 from phi_train.experiment.journal import Journal
 from phi_train.experiment.mutate import STRATEGIES
-from phi_train.experiment.outcome import Outcome
+from phi_train.experiment.outcome import CRASHED, KILLED, Outcome
 from phi_train.experiment.plan import Plan, Study
 from phi_train.experiment.search import Search
 from phi_train.experiment.trial import Trial
@@ -191,18 +191,23 @@ def run_study(
     make_workers: Make | None = None,
     seconds: float = 0.0,
     overrides: Mapping[str, Any] | None = None,
+    retry: bool = False,
     say: Say = lambda _: None,
 ) -> Session:
     """Trains what is missing of a study; seconds: of this session, 0: until it is done.
 
-    overrides: settings over those of every arm, such as {"data": ..}. Raises a PhiTrainError for
+    overrides: settings over those of every arm, such as {"data": ..}. retry: trials that crashed
+    or whose process died are missing, too. Raises a PhiTrainError for
     data or a function that is not there; a trial that fails is an outcome.
     """
     if experiment.function:
         load_function(experiment.folder, experiment.function)
+    journal = Journal(experiment.journal)
+    if retry:
+        journal.forget((CRASHED, KILLED))
     return drive(
         Study(experiment, overrides=overrides),
-        Journal(experiment.journal),
+        journal,
         _tasks(experiment, work),
         make_workers or local_workers(workers),
         deadline=_deadline(seconds),
