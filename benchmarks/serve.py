@@ -50,7 +50,7 @@ def main() -> None:
             many = clients(port, CLIENTS, options.seconds, hang_up=0.1)
             soak = clients(port, CLIENTS, options.soak, hang_up=0.1) if options.soak else many
         with running([sys.executable, str(HERE / "serve_plain.py"), str(checkpoint)]) as port:
-            plain = clients(port, CLIENTS, options.seconds / 2, hang_up=0.1)
+            plain = clients(port, CLIENTS, options.seconds / 2, hang_up=0.1, more=["--by-events"])
     ratio = many["tokens_per_second"] / one["tokens_per_second"]
     growth = memory_growth(soak["memory"])
     n_errors = one["n_errors"] + many["n_errors"] + (soak["n_errors"] if options.soak else 0)
@@ -114,11 +114,13 @@ def running(command: list[str]) -> Iterator[int]:
         process.stdout.close() if process.stdout else None
 
 
-def clients(port: int, n: int, seconds: float, *, hang_up: float) -> dict[str, Any]:
+def clients(
+    port: int, n: int, seconds: float, *, hang_up: float, more: list[str] | None = None
+) -> dict[str, Any]:
     """What serve_clients.py saw."""
     done = subprocess.run(
         [sys.executable, str(HERE / "serve_clients.py"), str(port), "--clients", str(n),
-         "--seconds", str(seconds), "--hang-up", str(hang_up)],
+         "--seconds", str(seconds), "--hang-up", str(hang_up), *(more or [])],
         stdout=subprocess.PIPE, text=True, check=True, timeout=seconds + 120,
     )  # fmt: skip
     return dict(json.loads(done.stdout))

@@ -28,7 +28,7 @@ class Load:
         self._end = time.perf_counter() + seconds
         self.first: list[float] = []
         self.errors: list[str] = []
-        self.requests = self.hang_ups = 0
+        self.requests = self.hang_ups = self.events = 0
 
     @property
     def over(self) -> bool:
@@ -64,9 +64,11 @@ class Load:
             await reader.readuntil(b"data: ")
             self.first.append(time.perf_counter() - began)
             stop_at = rng.randrange(500, 8000) if leaves else None
+            self.events += 1
             tail, size = b"", 0
             while part := await reader.read(65536):
                 tail, size = (tail + part)[-200:], size + len(part)
+                self.events += part.count(b"data: ")
                 if stop_at is not None and size > stop_at:
                     return
             if b"[DONE]" not in tail or b'"error"' in tail:
@@ -96,19 +98,28 @@ async def counts(port: int) -> dict[str, float]:
     return {name: float(value) for name, value in rows}
 
 
-async def run(port: int, clients: int, seconds: float, hang_up: float) -> dict[str, Any]:
+async def run(
+    port: int, clients: int, seconds: float, hang_up: float, *, by_events: bool
+) -> dict[str, Any]:
     """All clients at once; the tokens are counted without the warm-up."""
     load = Load(port, seconds, hang_up)
+
+    async def figures() -> tuple[float, float]:
+        if by_events:
+            return load.events, 0.0
+        found = await counts(port)
+        return found["phi_infer_generated_tokens_total"], found["phi_infer_resident_memory_bytes"]
+
     tasks = [asyncio.create_task(load.client(number)) for number in range(clients)]
     await asyncio.sleep(WARM_UP * seconds)
     n_warm = len(load.first)
     began, memory = time.perf_counter(), []
-    first = last = await counts(port)
+    before, _ = await figures()
     while not load.over:
         await asyncio.sleep(min(1.0, seconds / 20))
-        last, now = await counts(port), time.perf_counter()
-        memory.append(last.get("phi_infer_resident_memory_bytes", 0.0))
-    made = last["phi_infer_generated_tokens_total"] - first["phi_infer_generated_tokens_total"]
+        made, bytes_ = await figures()
+        span = time.perf_counter() - began
+        memory.append(bytes_)
     await asyncio.gather(*tasks)
     return {
         "requests": load.requests,
@@ -116,16 +127,23 @@ async def run(port: int, clients: int, seconds: float, hang_up: float) -> dict[s
         "errors": load.errors[:10],
         "n_errors": len(load.errors),
         "seconds_to_first": load.first[n_warm:] or load.first,
-        "tokens_per_second": made / (now - began),
+        "tokens_per_second": (made - before) / span,
         "memory": memory,
     }
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Runs the clients, prints what they saw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("port", type=int)
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--hang-up", type=float, default=0.1)
-    given = parser.parse_args()
-    print(json.dumps(asyncio.run(run(given.port, given.clients, given.seconds, given.hang_up))))
+    parser.add_argument("--by-events", action="store_true", help="count events, ask no /metrics")
+    o = parser.parse_args()
+    seen = asyncio.run(run(o.port, o.clients, o.seconds, o.hang_up, by_events=o.by_events))
+    print(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    main()

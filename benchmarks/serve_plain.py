@@ -16,24 +16,19 @@ from phi_infer import Generator, load
 
 
 class PlainServer(HTTPServer):
-    """Holds the generator and a count of what it made."""
+    """Holds the generator."""
 
     request_queue_size = 1024
 
     def __init__(self, generator: Generator) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.generator, self.n_tokens = generator, 0
+        self.generator = generator
 
 
 class Handler(BaseHTTPRequestHandler):
-    """/v1/completions, streamed, and the one line of /metrics that is needed."""
+    """/v1/completions, streamed."""
 
     server: PlainServer
-
-    def do_GET(self) -> None:
-        """The count."""
-        self._begin("text/plain")
-        self.wfile.write(f"phi_infer_generated_tokens_total {self.server.n_tokens}\n".encode())
 
     def do_POST(self) -> None:
         """A text in events, until it ends or the client is gone."""
@@ -42,7 +37,6 @@ class Handler(BaseHTTPRequestHandler):
         self._begin("text/event-stream")
         try:
             for piece in self.server.generator.stream(options.pop("prompt"), **options):
-                self.server.n_tokens += 1
                 event = json.dumps({"choices": [{"text": piece}]})
                 self.wfile.write(f"data: {event}\n\n".encode())
             self.wfile.write(b"data: [DONE]\n\n")

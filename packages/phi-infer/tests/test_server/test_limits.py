@@ -245,9 +245,9 @@ def test_a_failure_inside_says_nothing_of_the_inside(start, monkeypatch, caplog)
 
     with monkeypatch.context() as broken, caplog.at_level(logging.CRITICAL):
         broken.setattr(server.engine._batch, "step", fail)
-        status, got = server.ask(COMPLETIONS, {"max_tokens": 5})
+        status, got = server.ask(COMPLETIONS, NEVER_ENDS)
         assert status == 500
-        [*_, last] = server.stream(COMPLETIONS, {"max_tokens": 5})
+        [*_, last] = server.stream(COMPLETIONS, NEVER_ENDS)
         for told in (got, last):
             assert set(told) == {"error"}
             assert "secret" not in json.dumps(told)

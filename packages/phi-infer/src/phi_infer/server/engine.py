@@ -178,6 +178,7 @@ class Engine:
         try:
             self._drop()
             self._admit()
+            self._tell()  # first tokens do not wait for the others' next
             self._grow()
         except Exception:  # a bug, or no memory: those texts end, the server goes on
             log.exception("a round of the engine failed")
