@@ -74,6 +74,8 @@ class RWKV7Weights:
         scale = np.array([LEAST_LOG_DECAY / 2, -0.5, 0.5], np.float32)
         self.squash = np.repeat(scale[:, None], c.n_embd, axis=1)  # both factor and addend
         self.centre = self._centre()
+        self._first_norm = self._norm("embedding_norm")
+        self._mean = np.full(c.n_embd, 1 / c.n_embd, np.float32)
 
     def _centre(self) -> Array:
         """[D + 1, D + 1]: [y, 1] -> [y less its mean, sqrt(D eps)] of a head."""
@@ -168,13 +170,15 @@ class RWKV7Weights:
 
     def embed(self, tokens: Array) -> Array:
         """The residual stream [n, C] of tokens [n], less its mean."""
-        p, c = self._parameters, self.config
+        gain, bias = self._first_norm
         x = self.embedding[tokens]
-        x -= x.mean(axis=1, keepdims=True)
-        x /= np.sqrt(np.vecdot(x, x) / np.float32(c.n_embd) + np.float32(c.norm_eps))[:, None]
-        x *= p["embedding_norm.gain"]
-        x += p["embedding_norm.bias"]
-        x -= x.mean(axis=1, keepdims=True)
+        x -= (x @ self._mean)[:, None]  # far cheaper than x.mean for a row
+        size = np.vecdot(x, x)
+        size += self.eps * self.eps
+        x /= np.sqrt(size)[:, None]
+        x *= gain
+        x += bias
+        x -= (x @ self._mean)[:, None]
         return x
 
 
