@@ -264,6 +264,8 @@ def test_mistakes_are_named(whole, start, tmp_path):
         run_spin(folder, SpinConfig(**settings | {"scale": 0.2}))
     with pytest.raises(DataError, match="are needed"):
         run_spin(tmp_path, SpinConfig(**settings | {"pairs": 1000}))
+    with pytest.raises(ConfigError, match="more than the model's context of 64"):
+        run_spin(tmp_path / "long", SpinConfig(**settings | {"max_tokens": 60}))
     for wrong in ({"pairs": 0}, {"held_out": 1}, {"scale": 0.0}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             SpinConfig(**start | wrong)

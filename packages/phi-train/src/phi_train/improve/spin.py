@@ -178,6 +178,12 @@ class _Spin:
         self, speak: Speaker, parts: Sequence[tuple[str, str]], seed: int
     ) -> list[Example]:
         c = self.config
+        longest = max(len(speak.generator.prompt_ids(prompt)) for prompt, _ in parts)
+        if longest + c.max_tokens > speak.generator.config.seq_len:
+            raise ConfigError(
+                f"a prompt has {longest} tokens and max_tokens is {c.max_tokens}: together more "
+                f"than the model's context of {speak.generator.config.seq_len}; lower max_tokens"
+            )
         told = speak.generator.complete_batch(
             [prompt for prompt, _ in parts],
             max_tokens=c.max_tokens,
