@@ -53,11 +53,12 @@ def main() -> None:
             plain = clients(port, CLIENTS, options.seconds / 2, hang_up=0.1, more=["--by-events"])
     ratio = many["tokens_per_second"] / one["tokens_per_second"]
     growth = memory_growth(soak["memory"])
+    rows = {"one client": one, f"{CLIENTS} clients": many, f"plain server, {CLIENTS}": plain}
     n_errors = one["n_errors"] + many["n_errors"] + (soak["n_errors"] if options.soak else 0)
     missed = [f"{n_errors} errors: {many['errors'] + soak['errors']}"] if n_errors else []
+    missed += [f"{name}: no request ended" for name, row in rows.items() if not row["requests"]]
     missed += [f"{ratio:.2f} times one client's"] if ratio < 3.0 else []
     missed += [f"memory grew by {growth:.1%}"] if growth > BARS["growth of memory"] else []
-    rows = {"one client": one, f"{CLIENTS} clients": many, f"plain server, {CLIENTS}": plain}
     facts = f"{options.kind}, {n_parameters / 1e6:.1f}M parameters, {options.seconds:g} s"
     memory = f"{min(soak['memory']) / 2**20:.0f} to {max(soak['memory']) / 2**20:.0f} MB"
     span = options.soak or options.seconds
