@@ -158,6 +158,9 @@ class _Run:
             self.seconds += time.perf_counter() - started
             if self.step % self.recipe.eval_every == 0:
                 self.looks.append([self.step, self._loss_of(_start(self.data.valid))])
+            every = self.recipe.checkpoint_every
+            if every and self.step % every == 0:  # a process may be killed, not asked
+                self._save()
         return self._figures()
 
     def _update(self) -> None:

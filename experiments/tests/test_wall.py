@@ -187,3 +187,15 @@ def test_a_stopped_trial_goes_on_to_the_same_end(tmp_path: Path, config: dict[st
     for figures in (whole, resumed):
         del figures["seconds"], figures["step_ms"]
     assert resumed == whole
+
+
+def test_a_killed_trial_goes_on_from_what_it_saved(tmp_path: Path, config: dict[str, Any]) -> None:
+    config = config | {"defects": list(DEFECTS), "checkpoint_every": 5}
+    whole = train(config, 3, tmp_path, never)
+    saved = tmp_path / "stopped.npz"
+    with np.load(saved) as file:
+        assert file["losses"].size == 10  # of 12 steps: the last two are made again
+    resumed = train(config, 3, tmp_path, never)
+    for figures in (whole, resumed):
+        del figures["seconds"], figures["step_ms"]
+    assert resumed == whole
