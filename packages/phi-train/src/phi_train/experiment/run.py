@@ -282,7 +282,7 @@ def run_search(
         )
     plan = Search(experiment, overrides=overrides)
     plan.open_trials(journal.get)  # what is known already is not told again
-    plan.tell = lambda candidate: say(judgement(candidate))
+    plan.tell = lambda candidate: say(judgement(candidate, plan))
     session = drive(
         plan,
         journal,
@@ -293,11 +293,15 @@ def run_search(
     return session, plan
 
 
-def judgement(candidate: Candidate) -> str:
-    """What was just decided, in a line.
-
-    It may be that a candidate goes on: then nothing but its difference is known.
-    """
+def judgement(candidate: Candidate, search: Search) -> str:
+    """What was just decided, in a line; of the baseline the noise."""
+    settings = search.settings
+    if candidate.reference is None and candidate.state in ("open", "reference"):
+        share = settings.shares[max(0, candidate.stage - (candidate.state == "open"))]
+        return (
+            f"{candidate.name}: {share:.0%} of the budget under {settings.seeds} seeds, standard "
+            f"deviation {search.noise(share):.4f}"
+        )
     words = f"{candidate.name}: {candidate.state}"
     d = candidate.difference
     if d is not None and math.isfinite(d.low):
