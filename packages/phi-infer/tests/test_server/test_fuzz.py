@@ -99,9 +99,9 @@ def send(port: int, data: bytes, rng: random.Random) -> bytes | None:
 
 @pytest.mark.parametrize("kind", ["gpt", "rwkv7"])
 def test_malformed_requests_leave_the_server_answering(start, wait_until, kind, monkeypatch, capfd):
-    monkeypatch.setattr("phi_infer.server.run.HEADER_SECONDS", 0.5)
+    monkeypatch.setattr("phi_infer.server.run.HEADER_SECONDS", 2.0)
     server = start(kind, slots=3, max_waiting=8, max_tokens=20, max_prompt_tokens=200,
-                   max_body_bytes=8000, body_seconds=0.5)  # fmt: skip
+                   max_body_bytes=8000, body_seconds=2.0)  # fmt: skip
     sound = {"prompt": "The bear", "max_tokens": 5, "seed": 1}
     expected = server.ask("/v1/completions", sound)[1]["choices"]
     rng = random.Random(7)

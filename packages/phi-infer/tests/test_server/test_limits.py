@@ -165,11 +165,11 @@ def test_a_head_that_never_ends_is_cut_off(start, monkeypatch, sent):
 
 def test_a_connection_lives_on_for_the_next_request(start, monkeypatch):
     """Also when the answer took longer than a head may."""
-    monkeypatch.setattr(run, "HEADER_SECONDS", 0.1)
+    monkeypatch.setattr(run, "HEADER_SECONDS", 0.3)
     server = start()
     connection = server.connect()
     for _ in range(2):
-        connection.request("POST", COMPLETIONS, json.dumps(NEVER_ENDS | {"max_tokens": 400}))
+        connection.request("POST", COMPLETIONS, json.dumps(NEVER_ENDS | {"max_tokens": 1500}))
         answer = connection.getresponse()
         assert answer.status == 200
         answer.read()
@@ -192,7 +192,7 @@ def test_a_client_that_takes_nothing_is_cut_off(start, monkeypatch, wait_until):
 
 
 def test_a_request_that_takes_too_long(start):
-    server = start(request_seconds=0.15)
+    server = start(request_seconds=0.6)
     status, got = server.ask(COMPLETIONS, NEVER_ENDS)
     assert (status, got["error"]["code"]) == (504, "timeout")
     *texts, last = server.stream(COMPLETIONS, NEVER_ENDS)
@@ -281,7 +281,7 @@ def test_the_end_tells_those_who_are_left(start):
     waiting.join()
     assert [status for status, _ in answers] == [503]
     server.stop()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     with pytest.raises(RequestError, match="shutting down"):
         server.engine.submit([Job(_request(server), deadline=time.monotonic() + 9)])
 
