@@ -93,15 +93,15 @@ def test_the_command_prepares_once(tmp_path, corpus):
     arguments = ("prepare", corpus, "--out", tmp_path / "tokens", "--vocab-size", 280)
     first = call(*arguments)
     assert (first.returncode, first.stderr) == (0, "")
-    train, valid, after = first.stdout.splitlines()
+    result = first.stdout.splitlines(keepends=True)[-3:]  # a slow machine tells how far it is
+    train, valid, after = (line.rstrip("\n") for line in result)
     facts = json.loads((tmp_path / "tokens/manifest.json").read_text())["sides"]
     assert f"{facts['train']['documents']:,} documents" in train
     assert f"{facts['valid']['tokens']:,} tokens held out" in valid
     assert after == f"train on it with: phi-train run --data {tmp_path / 'tokens'}"
     second = call(*arguments)
-    assert second.stdout == f"{tmp_path / 'tokens'} holds just this already: nothing to do\n" + (
-        first.stdout
-    )
+    already = f"{tmp_path / 'tokens'} holds just this already: nothing to do\n"
+    assert second.stdout.endswith(already + "".join(result))
 
 
 def test_the_command_tells_in_one_line_what_is_wrong(tmp_path, corpus):
