@@ -47,7 +47,8 @@ def star(
     events: Annotated[int, typer.Option(help="Difficulties: 1 to so many events.")] = 6,
     test: Annotated[int, typer.Option(help="Tasks to measure on.")] = 600,
     comparisons: Annotated[
-        bool, typer.Option(help="Also no rationale, majorities, unverified samples, no new examples.")
+        bool,
+        typer.Option(help="Also no rationale, majorities, unverified samples, no new examples."),
     ] = True,
     workers: Workers = 1,
     guard: Guard = False,
