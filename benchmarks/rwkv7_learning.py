@@ -36,7 +36,7 @@ from phi_train.tokens import TokenStream
 SETTINGS = ("preset", "batches", "batch_size", "seq_len", "steps", "learning_rate", "seed")
 WINDOWS = (128, 1024)
 STREAM_PIECE = 512  # tokens of the one text at a time
-GRID = (1e-3, 2e-3, 4e-3)  # peak learning rates: the first sweep
+GRID = (2e-3, 4e-3, 8e-3)  # peak learning rates: the first sweep
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def test_it_resumes_to_the_last_bit_without_the_first_file(settings, base, own, 
 
 def test_from_the_average_of_a_run(settings, own):
     """What is evaluated and saved is what another run begins with."""
-    averaged = train(settings("averaged", ema=0.9, preset="gpt-10k", seq_len=24))
+    averaged = train(settings("averaged", ema=0.9, optimizer="adamw", preset="gpt-10k", seq_len=24))
     config = settings(data=own, init_from=str(averaged.folder.last), learning_rate=1e-12, steps=1)
     result = train(config)
     data = open_run_data(config, load_checkpoint(averaged.folder.last).tokenizer, lambda _: None)

@@ -12,6 +12,7 @@ import phi_train.budget
 from phi_model import load_checkpoint
 from phi_train import TrainConfig, train
 from phi_train.budget import Budget, Stopwatch, rate_factor
+from phi_train.config import PEAK_RATES
 
 
 def _log(result, key):
@@ -92,7 +93,7 @@ def test_a_run_of_seconds_stopped_and_resumed(settings, stop_at):
 
 
 def result_rate(config, elapsed):
-    peak = 2e-3
+    peak = PEAK_RATES[config.optimizer]
     return peak * (1 + (config.final_rate - 1) * elapsed / config.seconds)
 
 

@@ -463,7 +463,7 @@ def test_files_that_may_not_grow(settings, config, call, room_for, at_fault, kep
 
 def test_a_disk_that_fills_later_leaves_what_was_saved(settings, config):
     """The log outgrows the limit in the middle of a run that already has checkpoints."""
-    path = config(steps=2000, checkpoint_every=50, eval_every=40, vocab_size=260)
+    path = config(steps=2000, checkpoint_every=50, eval_every=40, vocab_size=260, optimizer="adamw")
     done = run("run", "--config", path, preexec_fn=_limited(60_000))
     folder = Path(settings().out)
     refused(done, folder / "metrics.jsonl")

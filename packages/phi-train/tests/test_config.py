@@ -10,8 +10,9 @@ import pytest
 
 from phi_model import ConfigError as ModelConfigError
 from phi_model import ModelConfig
+from phi_optim import OPTIMIZERS
 from phi_train import ConfigError, TrainConfig
-from phi_train.config import default_learning_rate
+from phi_train.config import PEAK_RATES, default_learning_rate
 
 
 @pytest.mark.parametrize(
@@ -132,9 +133,10 @@ def test_one_budget_is_used():
     assert replace(config, flops=5.5 * per_step).total_steps(model) == 5
 
 
-def test_the_default_rate_falls_with_the_width():
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_default_rate_falls_with_the_width(optimizer):
     def rate(width):
-        return default_learning_rate(ModelConfig(n_embd=width, n_head=1))
+        return default_learning_rate(ModelConfig(n_embd=width, n_head=1), optimizer)
 
-    assert rate(8) == rate(128) == 2e-3
-    assert rate(256) == pytest.approx(1e-3)
+    assert rate(8) == rate(128) == PEAK_RATES[optimizer] > 0
+    assert rate(256) == pytest.approx(rate(128) / 2)

@@ -30,7 +30,7 @@ def _losses(result):
     "changes",
     [
         *({"optimizer": name} for name in OPTIMIZERS),
-        {"ema": 0.8},
+        {"ema": 0.8, "optimizer": "adamw"},
         {"ema": 0.8, "optimizer": "muon"},
     ],
     ids=lambda changes: "-".join(map(str, changes.values())),
@@ -65,6 +65,7 @@ def test_a_moving_average_by_hand(settings):
     """a <- a + (1 - d) / (1 - d^t) (p - a), from the weights of a run that stops at each step."""
     steps, decay = 6, 0.7
     changes = {"steps": steps, "checkpoint_every": 1, "keep": steps, "schedule": "constant"}
+    changes["optimizer"] = "adamw"
     plain = train(settings("plain", **changes))
     average = 0.0
     for step in range(1, steps + 1):
@@ -81,7 +82,7 @@ def test_a_moving_average_by_hand(settings):
 
 def test_a_run_keeps_its_optimizer(settings, stop_at):
     train(settings(), progress=stop_at(4))
-    with pytest.raises(RunError, match=r"last\.phi was trained with adamw, not lion"):
+    with pytest.raises(RunError, match=r"last\.phi was trained with schedule-free, not lion"):
         train(settings(optimizer="lion"), resume=True)
 
 

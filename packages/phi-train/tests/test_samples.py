@@ -25,7 +25,7 @@ def test_a_sample_is_what_the_saved_weights_would_write(settings):
 
 
 def test_the_average_is_what_writes(settings):
-    result = train(settings(sample_every=8, ema=0.9, sample_tokens=20))
+    result = train(settings(sample_every=8, ema=0.9, optimizer="adamw", sample_tokens=20))
     generator = load(result.folder.last)
     assert _samples(result)[24][1] == generator.generate("", max_tokens=20, temperature=0.8, seed=0)
 

@@ -31,7 +31,7 @@ def profile(
         int | None,
         typer.Option(help="Tokens of a row. Default 128, or the checkpoint's own."),
     ] = None,
-    optimizer: Annotated[str, typer.Option(help="The optimiser that updates.")] = "adamw",
+    optimizer: Annotated[str, typer.Option(help="The optimiser that updates.")] = "schedule-free",
     steps: Annotated[
         int | None, typer.Option(help="Steps to time. Default: about three seconds of them.")
     ] = None,

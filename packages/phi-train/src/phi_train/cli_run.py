@@ -114,7 +114,7 @@ def run(
     optimizer: Annotated[
         str | None,
         typer.Option(
-            help=f"{', '.join(OPTIMIZERS)}. Default adamw.",
+            help=f"{', '.join(OPTIMIZERS)}. Default schedule-free.",
             rich_help_panel=LEARN,
         ),
     ] = None,

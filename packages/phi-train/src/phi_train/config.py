@@ -47,15 +47,18 @@ FINITE = (
     *("guard_battery", "guard_heat", "guard_battery_heat", "guard_memory"),
 )
 HIGHEST_ORDER = 5  # of the n-gram baselines
+PEAK_RATES = {  # swept on gpt-1m by benchmarks/optimizer_comparison.py; best at 2,000 steps
+    "adamw": 2e-3,
+    "lion": 4e-4,
+    "schedule-free": 4e-3,
+    "muon": 4e-3,
+    "sgd": 0.2,
+}
 
 
-def default_learning_rate(model: ModelConfig, rate: float = 2e-3) -> float:
-    """The peak: `rate` up to 128 channels, above that inversely to the width.
-
-    AdamW's was swept over 1e-3, 2e-3, 3e-3, 4e-3 on gpt-1m, 2,000 steps of 4 x 128 tokens of
-    TinyStories: 2.758, 2.729, 2.749, 2.748 nats a token.
-    """
-    return rate * min(1.0, 128 / model.n_embd)
+def default_learning_rate(model: ModelConfig, optimizer: str) -> float:
+    """The peak: what is best for 128 channels, above that inversely to the width."""
+    return PEAK_RATES[optimizer] * min(1.0, 128 / model.n_embd)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +84,7 @@ class TrainConfig:
     tokens: int = 0  # instead of steps, when above 0
     flops: float = 0.0  # instead of steps, when above 0
     seconds: float = 0.0  # of training, instead of steps, when above 0
-    optimizer: str = "adamw"
+    optimizer: str = "schedule-free"  # the least loss in the same seconds: docs/optimizers.md
     learning_rate: float = 0.0  # the peak; 0: the optimiser's own, less for wide models
     schedule: str = ""  # empty: the one that the optimiser is meant for
     warmup_steps: int = 100
@@ -136,7 +139,10 @@ class TrainConfig:
                 there_are = ", ".join(choice for choice in choices if choice)
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; there are {there_are}")
         if self.ema and self.optimizer == "schedule-free":
-            raise ConfigError("schedule-free averages the weights by itself: leave out ema")
+            raise ConfigError(
+                "schedule-free averages the weights by itself: leave out ema, or choose another "
+                "optimizer, such as adamw"
+            )
         if self.init_from and self.tokenizer:
             raise ConfigError("init_from brings its own tokenizer with it: leave out tokenizer")
 

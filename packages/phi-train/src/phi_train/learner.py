@@ -29,7 +29,6 @@ OPTIMIZER, AVERAGE = "optimizer/", "ema/"  # prefixes of tensors in a checkpoint
 STREAM = "stream/"
 TRAINING = "training/flat"  # weights to train on, where those to evaluate are others
 AVERAGING = "schedule-free"  # the optimiser that evaluates an average of its own
-SWEPT = {"adamw": 2e-3}  # peak rates found better than the optimisers' own defaults
 
 
 class Learner:
@@ -49,8 +48,9 @@ class Learner:
             decay=lambda name, _: model.decays(name),
             allocate=shared_zeros,
         )
-        own = SWEPT.get(config.optimizer, self.optimizer.learning_rate)
-        self.learning_rate = config.learning_rate or default_learning_rate(model.config, own)
+        self.learning_rate = config.learning_rate or default_learning_rate(
+            model.config, config.optimizer
+        )
         self.schedule = config.schedule or self.optimizer.schedule
         self.ema = None
         if config.ema:

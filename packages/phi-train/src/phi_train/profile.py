@@ -67,7 +67,7 @@ def profile(
     *,
     batch_size: int = 4,
     seq_len: int | None = None,
-    optimizer: str = "adamw",
+    optimizer: str = "schedule-free",
     steps: int | None = None,
     seed: int = 0,
 ) -> Profile:

@@ -36,7 +36,9 @@ class Parent:
 
 def learning_rate(parent: Parent, rng: random.Random) -> Changes | None:
     """Between a quarter and four times, evenly in its logarithm; the optimiser may be another."""
-    now = parent.config.learning_rate or default_learning_rate(parent.shape)
+    now = parent.config.learning_rate or default_learning_rate(
+        parent.shape, parent.config.optimizer
+    )
     return {"learning_rate": _round(now * 4 ** rng.uniform(-1, 1))}
 
 
