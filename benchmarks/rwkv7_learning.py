@@ -7,9 +7,9 @@
 gpt-1m and rwkv7-1m (1.18M and about as many parameters) by `phi-train run`'s own loop, each
 with its learning rate swept with one seed and three seeds at the best: 2000 steps of 4 x 128
 tokens, and as many tokens in 1000 steps of 1 x 1024. RWKV-7 a third way: 4 x 128 tokens in
-sequence, its state carried from step to step. Each final model is measured in windows of 128 and
-of 1024 tokens, and RWKV-7 also as one text, its state carried through. Every run is one line of a
-journal in --work: what is there is not run again.
+sequence, its state carried from step to step, at the rate that was best without. Each final model
+is measured in windows of 128 and of 1024 tokens, and RWKV-7 also as one text, its state carried
+through. Every run is one line of a journal in --work: what is there is not run again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import argparse
 import json
 import math
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,12 +109,17 @@ def settings(arm: Arm, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def todo(journal: Journal, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The runs that can be made now: every arm's sweep, then its further seeds."""
-    wanted = [
-        settings(arm, options) | {"learning_rate": rate, "seed": seed}
-        for arm in ARMS
-        for rate, seed in next_runs(GRID, journal.losses(**settings(arm, options)))
-    ]
+    """The runs that can be made now: every arm's sweep, then its further seeds. A carried state
+    takes the learning rate that was best without one.
+    """
+    wanted = []
+    for arm in ARMS:
+        swept = replace(arm, batches="random")
+        found = next_runs(GRID, journal.losses(**settings(swept, options)))
+        if arm != swept and {seed for _, seed in found} != set(SEEDS):  # not swept yet
+            continue
+        chosen = settings(arm, options)
+        wanted += [chosen | {"learning_rate": rate, "seed": seed} for rate, seed in found]
     return journal.missing(wanted)
 
 
