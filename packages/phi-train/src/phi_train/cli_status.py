@@ -30,7 +30,7 @@ def status(
 
     Losses are nats a token: the training loss now, the best on a slice of the
     held-out text, and the final one on all of it. Battery and temperature need
-    an extra: pip install 'phi-train[guard]' (on Termux: pkg install termux-api).
+    an extra: pip install 'phi-train\\[guard]' (on Termux: pkg install termux-api).
 
     Example: phi-train status runs
     """
