@@ -179,7 +179,7 @@ def test_mistakes_of_convert(checkpoint, tmp_path):
     target = tmp_path / "x"
     refused(run("convert", checkpoint, target, "--to", "onnx"), "'onnx'", "choose one of phi")
     refused(run("convert", checkpoint, target, "--to", "phi", "--dtype", "int4"), "'int4'")
-    refused(run("convert", checkpoint, target, "--to", "phi", "--dtype", "int8"), "--to gguf")
+    refused(run("convert", checkpoint, target, "--to", "llama2c", "--dtype", "int8"), "int8")
     refused(run("convert", checkpoint, target), "--to", code=2)
     refused(run("convert", tmp_path / "no.phi", target, "--to", "phi"), "no.phi", "no such file")
     refused(run("convert", checkpoint, tmp_path / "no" / "x", "--to", "gguf"), "no such file")

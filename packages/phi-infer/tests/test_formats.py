@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import struct
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from phi_infer.formats.gguf import read_gguf
 from phi_infer.formats.llama import halves_to_pairs, pairs_to_halves
 from phi_infer.formats.q8_0 import dequantize, quantize
 from phi_infer.formats.safetensors import read_safetensors
-from phi_model import save_checkpoint
+from phi_model import CheckpointError, save_checkpoint
 from phi_tokenizer import Tokenizer
 
 CHOICES = {
@@ -104,6 +105,35 @@ def test_small_storage_is_near_and_smaller(to, dtype, config, make_phi, tmp_path
     assert weights.stat().st_size < size * phi.config.n_parameters + 20_000
     ids = [[1, 2, 3]]
     assert np.abs(again.model.logits(ids) - phi.model.logits(ids)).max() < 0.5
+
+
+def test_int8_in_a_phi_has_a_scale_for_each_row(make_phi, tmp_path):
+    phi = make_phi()
+    phi.tensors["model/layers.0.attention.out"] = phi.parameters["layers.0.attention.out"].copy()
+    phi.tensors["model/layers.0.attention.out"][3] = 0
+    write(phi, tmp_path / "small.phi", "phi", dtype="int8")
+    small = read(tmp_path / "small.phi")
+    assert (tmp_path / "small.phi").stat().st_size < 0.45 * phi.path.stat().st_size
+    for name, value in table(phi).items():
+        found = small.parameters[name]
+        assert found.dtype == np.float32
+        if value.ndim == 1:
+            np.testing.assert_array_equal(found, value)
+            continue
+        assert small.tensors[f"model/{name}"].dtype == np.int8
+        largest = np.abs(value).max(axis=1, keepdims=True)
+        assert (np.abs(found - value) <= 0.5001 / 127 * largest).all()
+    del small.tensors["scale/embedding"]
+    write_as_it_is(tmp_path / "odd.phi", small)
+    with pytest.raises(CheckpointError, match="embedding is int8 without scales"):
+        read(tmp_path / "odd.phi")
+
+
+def write_as_it_is(path, checkpoint):
+    stored = {n.removeprefix("model/"): v for n, v in checkpoint.tensors.items() if "model/" in n}
+    rest = {name: value for name, value in checkpoint.tensors.items() if "model/" not in name}
+    save_checkpoint(path, SimpleNamespace(config=checkpoint.config, parameters=stored),
+                    tensors=rest)  # fmt: skip
 
 
 def test_half_becomes_float32_again(make_phi, tmp_path):
@@ -348,18 +378,18 @@ def test_an_option_without_a_place_is_named(to, config, words, make_phi, tmp_pat
 
 
 @pytest.mark.parametrize("config", [{"qk_norm": True}, RWKV])
-@pytest.mark.parametrize("dtype", DTYPES[:2])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_phi_holds_every_option(config, dtype, make_phi, tmp_path):
     phi = make_phi(**config)
     write(phi, tmp_path / "new.phi", "phi", dtype=dtype)
     ids = [[1, 2, 3]]
     found = read(tmp_path / "new.phi").model.logits(ids)
-    np.testing.assert_allclose(found, phi.model.logits(ids), atol=0.05)
+    np.testing.assert_allclose(found, phi.model.logits(ids), atol=0.3)
 
 
 @pytest.mark.parametrize(
     ("to", "dtype"),
-    [("phi", "int8"), ("safetensors", "int8"), ("llama2c", "float16"), ("llama2c", "int8")],
+    [("safetensors", "int8"), ("llama2c", "float16"), ("llama2c", "int8")],
 )
 def test_a_dtype_without_a_place_is_named(to, dtype, make_phi, tmp_path):
     with pytest.raises(FormatError, match=dtype):

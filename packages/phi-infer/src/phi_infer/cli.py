@@ -302,12 +302,12 @@ def convert(
     to: Annotated[str, typer.Option(help="phi, safetensors, gguf or llama2c.")],
     dtype: Annotated[
         str,
-        typer.Option(help="How weights are stored: float32, float16, or int8 (gguf: Q8_0)."),
+        typer.Option(help="How weights are stored: float32, float16, or int8 (phi, gguf)."),
     ] = "float32",
 ) -> None:
     """Write a model in another format; every format can be read again.
 
-    phi: the project's own, one file (float32, float16).
+    phi: the project's own, one file (float32, float16, int8).
     safetensors: a folder in Hugging Face's Llama layout, which transformers
     loads as LlamaForCausalLM with its tokenizer (float32, float16).
     gguf: one file for llama.cpp and what is built on it (float32, float16,
@@ -328,7 +328,7 @@ def inspect(checkpoint: CheckpointPath, as_json: AsJson = False) -> None:
     """Show what a model file holds: the model's shape, its size, its tokenizer."""
     opened = formats.read(checkpoint)
     config = opened.config
-    dtypes = sorted({value.dtype.name for value in opened.parameters.values()})
+    dtypes = sorted({v.dtype.name for n, v in opened.tensors.items() if n.startswith("model/")})
     weights = checkpoint / "model.safetensors" if checkpoint.is_dir() else checkpoint
     facts: dict[str, Any] = {
         "step": opened.step,

@@ -5,7 +5,8 @@
     bin    the tensor's bytes, little-endian, C order                              } tensor
 
 `checksum` is the CRC-32 of the packed header with that field zeroed; each entry of `tensors` is
-{name, dtype, shape, crc32}. Model parameters are the tensors whose name starts with "model/".
+{name, dtype, shape, crc32}. Model parameters are the tensors whose name starts with "model/"; one
+in int8 has a tensor "scale/" + its name, a factor for each row.
 docs/checkpoint-format.md has the details.
 
 >>> from phi_model import GPT, ModelConfig, load_checkpoint, save_checkpoint
@@ -44,7 +45,7 @@ Array = NDArray[Any]
 
 FORMAT = "phi-checkpoint"
 FORMAT_VERSION = 1
-MODEL = "model/"
+MODEL, SCALE = "model/", "scale/"
 DTYPES = ("<f2", "<f4", "<f8", "|i1", "|u1", "<i4", "<u2", "<u4", "<i8", "<u8")
 NO_CHECKSUM = b"\0\0\0\0"
 FIRST_READ = 256 * 1024  # bytes: nearly every header fits
@@ -65,12 +66,18 @@ class Checkpoint:
 
     @property
     def parameters(self) -> dict[str, Array]:
-        """name -> the model's parameter, a view of the file."""
+        """name -> the model's parameter: a view of the file, or float32 where it holds int8."""
         return {
-            name.removeprefix(MODEL): tensor
+            name.removeprefix(MODEL): self._restored(name, tensor)
             for name, tensor in self.tensors.items()
             if name.startswith(MODEL)
         }
+
+    def _restored(self, name: str, tensor: Array) -> Array:
+        scale = self.tensors.get(SCALE + name.removeprefix(MODEL))
+        if tensor.dtype != np.int8 or scale is None:
+            return tensor
+        return tensor * scale[:, None]
 
     @cached_property
     def model(self) -> LanguageModel:
@@ -275,10 +282,22 @@ def _read_bin(content: memoryview, at: int) -> tuple[memoryview, int]:
 
 
 def _check_parameters(checkpoint: Checkpoint) -> None:
-    found = {name: array.shape for name, array in checkpoint.parameters.items()}
+    stored = {
+        name.removeprefix(MODEL): tensor
+        for name, tensor in checkpoint.tensors.items()
+        if name.startswith(MODEL)
+    }
+    found = {name: tensor.shape for name, tensor in stored.items()}
     if checkpoint.config.n_layer > len(found):
         raise CheckpointError("it has fewer tensors than its config has layers")
     wanted = parameter_shapes(checkpoint.config)
     if found != wanted:
         odd = sorted({name for name, _ in found.items() ^ wanted.items()})
         raise CheckpointError(f"its tensors do not fit its config: {', '.join(odd[:3])}")
+    for name, tensor in stored.items():
+        if tensor.dtype.kind == "f":
+            continue
+        scale = checkpoint.tensors.get(SCALE + name)
+        fits = scale is not None and scale.dtype == np.float32 and scale.shape == tensor.shape[:1]
+        if tensor.dtype != np.int8 or tensor.ndim != 2 or not fits:
+            raise CheckpointError(f"parameter {name} is {tensor.dtype} without scales of its rows")

@@ -1,6 +1,7 @@
-"""A model for generation alone as a .phi: the weights in float32 or half, and the tokenizer.
+"""A model for generation alone as a .phi: weights in float32, half or int8, and the tokenizer.
 
-What training keeps beside them (an optimiser's moments, a batch order) is left out.
+In int8 each row of a matrix has a scale, its largest magnitude / 127; vectors stay float32. What
+training keeps beside them (an optimiser's moments, a batch order) is left out.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 from numpy.typing import NDArray
 
 from phi_infer.errors import FormatError
@@ -33,14 +35,30 @@ class _Stored:
 def write_phi(
     checkpoint: Checkpoint, path: str | os.PathLike[str], *, dtype: str = "float32"
 ) -> list[Path]:
-    """Writes the file; returns its path. dtype: float32 or float16. Raises FormatError, OSError."""
-    if dtype == "int8":
-        raise FormatError("a .phi holds float32 or float16, not int8; for int8 use --to gguf")
-    parameters = {n: as_dtype(n, value, dtype) for n, value in checkpoint.parameters.items()}
+    """Writes the file; returns its path. dtype: float32, float16 or int8.
+
+    Raises FormatError for weights that a dtype cannot hold, OSError.
+    """
+    parameters, scales = dict(checkpoint.parameters), {}
+    for name, value in parameters.items():
+        if dtype == "int8" and value.ndim == 2:
+            parameters[name], scales[f"scale/{name}"] = _quantize(name, value)
+        else:
+            parameters[name] = as_dtype(name, value, "float32" if dtype == "int8" else dtype)
     save_checkpoint(
         path,
         cast(LanguageModel, _Stored(checkpoint.config, parameters)),
         step=checkpoint.step,
         tokenizer=checkpoint.tokenizer,
+        tensors=scales,
     )
     return [Path(path)]
+
+
+def _quantize(name: str, matrix: Array) -> tuple[Array, Array]:
+    """int8 [R, C] and the scales [R] of its rows."""
+    scales = np.abs(matrix).max(axis=1).astype(np.float32) / np.float32(127)
+    if not np.isfinite(scales).all():
+        raise FormatError(f"{name} is not finite: its training diverged")
+    inverse = np.divide(1, scales, out=np.zeros_like(scales), where=scales > 0)
+    return np.rint(matrix * inverse[:, None]).clip(-127, 127).astype(np.int8), scales
