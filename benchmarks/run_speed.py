@@ -4,8 +4,8 @@
     pip install threadpoolctl
     python benchmarks/run_speed.py --data stories.txt [--rounds 5] [--steps 300] [--write]
 
-A round is a run and as many bare steps (forward, backward, clipping, AdamW, on one batch), in
-turns; evaluation, samples and checkpoints are left out. The start is timed from outside: from the
+A round is a run and as many bare steps (forward, backward, clipping, the same optimiser's update,
+on one batch), in turns; evaluation, samples and checkpoints are left out. The start is timed from outside: from the
 call of the command on prepared data to the first line of its log. Exits 1 when a bar is missed.
 """
 
