@@ -34,6 +34,7 @@ def demo_config(*, seed: int = 0, out: str = "") -> TrainConfig:
         seq_len=256,
         batch_size=4,
         steps=1700,
+        optimizer="adamw",
         learning_rate=2.5e-3,
         eval_every=340,
         eval_tokens=20_480,
