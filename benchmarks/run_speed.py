@@ -5,9 +5,9 @@
     python benchmarks/run_speed.py --data stories.txt [--rounds 5] [--steps 300] [--write]
 
 A round is a run and as many bare steps (forward, backward, clipping, the same optimiser's update,
-on the same batches), in turns; evaluation, samples and checkpoints are left out. The start is timed from
-outside: from the call of the command on prepared data to the first line of its log. Exits 1 when a
-bar is missed.
+on the same batches), in turns; evaluation, samples and checkpoints are left out. The start is timed
+from outside: from the call of the command on prepared data to the first line of its log. Exits 1
+when a bar is missed.
 """
 
 from __future__ import annotations
