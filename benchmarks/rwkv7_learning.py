@@ -35,6 +35,7 @@ from phi_train.tokens import TokenStream
 
 SETTINGS = ("preset", "batches", "batch_size", "seq_len", "steps", "learning_rate", "seed")
 WINDOWS = (128, 1024)
+SHORT = WINDOWS[0]
 STREAM_PIECE = 512  # tokens of the one text at a time
 GRID = (2e-3, 4e-3, 8e-3)  # peak learning rates: the first sweep
 SWEPT = {("gpt-1m", 128): 4e-3}  # by benchmarks/optimizer_comparison.py, the same steps
@@ -110,21 +111,29 @@ def settings(arm: Arm, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def todo(journal: Journal, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The runs that can be made now: every arm's sweep, then its further seeds. A carried state
-    takes the learning rate that was best without one.
-    """
+    """The runs that can be made now: every arm's sweep, then its further seeds."""
     wanted = []
     for arm in ARMS:
-        swept = replace(arm, batches="random")
-        if known := SWEPT.get((arm.preset, arm.seq_len)):
-            found = [(known, seed) for seed in SEEDS]
-        else:
-            found = next_runs(GRID, journal.losses(**settings(swept, options)))
-        if arm != swept and {seed for _, seed in found} != set(SEEDS):  # not swept yet
-            continue
         chosen = settings(arm, options)
-        wanted += [chosen | {"learning_rate": rate, "seed": seed} for rate, seed in found]
+        for rate, seed in runs_of(arm, journal, options):
+            wanted.append(chosen | {"learning_rate": rate, "seed": seed})
     return journal.missing(wanted)
+
+
+def runs_of(arm: Arm, journal: Journal, options: argparse.Namespace) -> list[tuple[float, int]]:
+    """(learning rate, seed) of an arm, as far as is known. What was best at 4 x 128 tokens comes
+    first at 1 x 1024, before the sweep there; a carried state has no sweep of its own.
+    """
+    if known := SWEPT.get((arm.preset, arm.seq_len)):
+        return [(known, seed) for seed in SEEDS]
+    own = next_runs(GRID, journal.losses(**settings(replace(arm, batches="random"), options)))
+    if arm.batches == "random" and arm.seq_len == SHORT:
+        return own
+    short = next(a for a in ARMS if (a.preset, a.seq_len) == (arm.preset, SHORT))
+    first = runs_of(short, journal, options)
+    if {seed for _, seed in first} != set(SEEDS):  # the sweep there is not finished
+        return []
+    return first if arm.seq_len == SHORT else [*first, *own]
 
 
 # one run, in a process of its own
