@@ -46,7 +46,7 @@ def test_by_hand():
 
 def test_in_a_run_every_so_many_steps(settings):
     """The groups' norms make up the whole one; the ratios are those of saved weights."""
-    result = train(settings(groups_every=4, checkpoint_every=1, keep=24))
+    result = train(settings(groups_every=4, checkpoint_every=1, keep=24, optimizer="adamw"))
     lines = _lines(result)
     groups = {line["step"]: line["groups"] for line in lines if "groups" in line}
     assert list(groups) == [4, 8, 12, 16, 20, 24]

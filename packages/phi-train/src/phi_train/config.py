@@ -47,6 +47,7 @@ FINITE = (
     *("guard_battery", "guard_heat", "guard_battery_heat", "guard_memory"),
 )
 HIGHEST_ORDER = 5  # of the n-gram baselines
+AVERAGING = "schedule-free"  # the optimiser that evaluates an average of its own
 PEAK_RATES = {  # swept on gpt-1m by benchmarks/optimizer_comparison.py; best at 2,000 steps
     "adamw": 2e-3,
     "lion": 4e-4,
@@ -138,7 +139,7 @@ class TrainConfig:
             if getattr(self, name) not in choices:
                 there_are = ", ".join(choice for choice in choices if choice)
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; there are {there_are}")
-        if self.ema and self.optimizer == "schedule-free":
+        if self.ema and self.optimizer == AVERAGING:
             raise ConfigError(
                 "schedule-free averages the weights by itself: leave out ema, or choose another "
                 "optimizer, such as adamw"

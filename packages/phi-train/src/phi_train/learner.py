@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from phi_model import LanguageModel, NotFiniteError, shared_zeros
 from phi_optim import Ema, clip_scale, grad_norm, make_optimizer
 from phi_train.carried import CarriedState
-from phi_train.config import TrainConfig, default_learning_rate
+from phi_train.config import AVERAGING, TrainConfig, default_learning_rate
 from phi_train.evaluate import TOKENS_AT_ONCE
 from phi_train.groups import GroupWatch
 
@@ -28,7 +28,6 @@ Array = NDArray[Any]
 OPTIMIZER, AVERAGE = "optimizer/", "ema/"  # prefixes of tensors in a checkpoint
 STREAM = "stream/"
 TRAINING = "training/flat"  # weights to train on, where those to evaluate are others
-AVERAGING = "schedule-free"  # the optimiser that evaluates an average of its own
 
 
 class Learner:

@@ -193,7 +193,7 @@ def test_every_strategy_offers_something_that_differs(name):
     from phi_train import TrainConfig  # noqa: PLC0415 (for this test)
     from phi_train.experiment.experiment import with_changes  # noqa: PLC0415
 
-    base = {"data": "builtin", "preset": "gpt-100k", "steps": 100}
+    base = {"data": "builtin", "preset": "gpt-100k", "steps": 100, "optimizer": "adamw"}
     parent = Parent(TrainConfig.from_dict(base), [{"clip": 2.0}, {"clip": 3.0, "ema": 0.9}])
     offers = [STRATEGIES[name](parent, random.Random(seed)) for seed in range(40)]
     sound = [offer for offer in offers if offer]
@@ -205,6 +205,18 @@ def test_every_strategy_offers_something_that_differs(name):
         assert sound[0] == {"clip": 2.0, "ema": 0.9}, "the better one's where both change a thing"
     if name == "seq-len":
         assert all(o["seq_len"] * o["batch_size"] == 128 * 4 for o in sound)
+
+
+@pytest.mark.parametrize("name", ["combine", "random"])
+def test_nothing_is_averaged_twice(name):
+    """Schedule-free averages the weights by itself; a config with another average is refused."""
+    from phi_train import TrainConfig  # noqa: PLC0415 (for this test)
+    from phi_train.experiment.experiment import with_changes  # noqa: PLC0415
+
+    base = {"data": "builtin", "preset": "gpt-100k", "optimizer": "schedule-free"}
+    parent = Parent(TrainConfig.from_dict(base), [{"clip": 2.0}, {"clip": 3.0, "ema": 0.9}])
+    for seed in range(60):
+        TrainConfig.from_dict(with_changes(base, STRATEGIES[name](parent, random.Random(seed))))
 
 
 @pytest.mark.parametrize(

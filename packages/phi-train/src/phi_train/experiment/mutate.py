@@ -14,7 +14,7 @@ from typing import Any
 
 from phi_model import ModelConfig
 from phi_optim import OPTIMIZERS
-from phi_train.config import TrainConfig, default_learning_rate
+from phi_train.config import AVERAGING, TrainConfig, default_learning_rate
 
 __all__ = ["STRATEGIES", "Parent"]
 
@@ -104,7 +104,8 @@ def chance(parent: Parent, rng: random.Random) -> Changes | None:
             "model.residual_init": ("scaled",),
             "model.rope_base": (100.0, 1000.0),
         }
-    return {name: rng.choice(knobs[name]) for name in rng.sample(sorted(knobs), rng.choice((1, 2)))}
+    names = rng.sample(sorted(knobs), rng.choice((1, 2)))
+    return _one_average(parent, {name: rng.choice(knobs[name]) for name in names})
 
 
 def combine(parent: Parent, rng: random.Random) -> Changes | None:
@@ -115,7 +116,15 @@ def combine(parent: Parent, rng: random.Random) -> Changes | None:
     if len(parent.winners) < 2:
         return None
     first, second = sorted(rng.sample(range(len(parent.winners)), 2))
-    return {**parent.winners[second], **parent.winners[first]}
+    return _one_average(parent, {**parent.winners[second], **parent.winners[first]})
+
+
+def _one_average(parent: Parent, changes: Changes) -> Changes:
+    """Schedule-free averages by itself, and the settings refuse a second average beside its own."""
+    optimizer = changes.get("optimizer", parent.config.optimizer)
+    if optimizer == AVERAGING and changes.get("ema", parent.config.ema):
+        return changes | {"ema": 0.0}
+    return changes
 
 
 def _round(value: float) -> float:
