@@ -227,13 +227,19 @@ class Text:
 
 
 def measure_start(folder: Path, rounds: int) -> dict[str, float]:
-    """Medians of what inference_start.py says of the largest model."""
+    """Medians of what inference_start.py says of the largest model.
+
+    Modules are compiled in the first run, which is not counted, as an installation compiles them.
+    """
+    environment = os.environ | {"PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     answers = []
     for _ in range(rounds + 1):
         command = [sys.executable, str(FOLDER / "inference_start.py"), str(folder / "c.phi")]
         output = subprocess.run(
-            [*command, repr(time.time())], check=True, stdout=subprocess.PIPE, text=True
-        ).stdout
+            [*command, repr(time.time())], check=True, stdout=subprocess.PIPE, text=True,
+            env=environment,
+        ).stdout  # fmt: skip
         answers.append(json.loads(output))
     del answers[0]["numpy"]
     return {key: statistics.median(answer[key] for answer in answers[1:]) for key in answers[0]}
