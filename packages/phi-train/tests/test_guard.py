@@ -12,7 +12,7 @@ import pytest
 from phi_model import load_checkpoint
 from phi_train import ConfigError, train
 from phi_train import guard as guard_module
-from phi_train.guard import Guard, Limits, Reading, reader
+from phi_train.guard import Guard, Limits, Reading, machine_guard, reader
 
 FINE = Reading(battery=80.0, charging=False, heat=50.0, battery_heat=30.0, memory=40.0)
 
@@ -92,6 +92,22 @@ def test_ctrl_c_ends_a_pause():
     guard = Guard(Limits(), lambda: Reading(heat=99.0), clock=clock, sleep=clock.sleep)
     guard.wait(stopped=lambda: clock.now >= 3.0)
     assert clock.now == 3.0
+
+
+def test_the_limits_of_a_config_are_the_guards(settings, monkeypatch):
+    """Each by itself: one reading beyond the config's limit, and within the usual one."""
+    cases = (
+        ({"guard_battery": 60.0}, {"battery": 50.0}),
+        ({"guard_heat": 60.0}, {"heat": 80.0}),
+        ({"guard_battery_heat": 35.0}, {"battery_heat": 40.0}),
+        ({"guard_memory": 30.0}, {"memory": 20.0}),
+    )
+    for limit, reading in cases:
+        monkeypatch.setattr(guard_module, "reader", lambda r=reading: lambda: Reading(**r))
+        for config, is_trouble in ((settings(**limit), True), (settings(), False), (None, False)):
+            guard = machine_guard(config)
+            guard._next = 0.0  # look at once
+            assert bool(guard.trouble()) is is_trouble, (limit, config)
 
 
 def _guard(readings):

@@ -170,13 +170,12 @@ def _work(
     call: Callable[[Pause, Callable[[str, int, int, str], None]], dict[str, Any]],
 ) -> dict[str, Any]:
     """Runs it so that Ctrl-C ends it between two steps."""
-    from phi_train.guard import Guard as Watch  # noqa: PLC0415
-    from phi_train.guard import Limits, reader  # noqa: PLC0415
+    from phi_train.guard import machine_guard  # noqa: PLC0415
     from phi_train.improve.narrator import Narrator  # noqa: PLC0415
     from phi_train.improve.pause import Pause, Stopped  # noqa: PLC0415
     from phi_train.interrupt import StopRequest  # noqa: PLC0415
 
-    watch = Watch(Limits(), reader()) if guard else None
+    watch = machine_guard() if guard else None
     tell = (lambda *_: None) if quiet else Narrator()
     with StopRequest() as stop:
         try:

@@ -13,11 +13,14 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from phi_train.errors import ConfigError
 
-__all__ = ["Guard", "Limits", "Reading", "reader"]
+if TYPE_CHECKING:
+    from phi_train.config import TrainConfig
+
+__all__ = ["Guard", "Limits", "Reading", "machine_guard", "reader"]
 
 SECONDS_BETWEEN = 15.0  # readings: Termux takes about a second for one
 EASE = {"battery": 5.0, "heat": 5.0, "battery_heat": 2.0, "memory": 2.0}  # to go on again
@@ -89,6 +92,22 @@ class Guard:
             while self._clock() < until and not stopped():
                 self._sleep(1.0)
         self._next = self._clock() + self._between
+
+
+def machine_guard(config: TrainConfig | None = None) -> Guard:
+    """Watches this machine, with the limits of a config, or the usual ones.
+
+    Raises ConfigError when nothing can be read.
+    """
+    limits = Limits()
+    if config is not None:
+        limits = Limits(
+            battery=config.guard_battery,
+            heat=config.guard_heat,
+            battery_heat=config.guard_battery_heat,
+            memory=config.guard_memory,
+        )
+    return Guard(limits, reader())
 
 
 def reader() -> Callable[[], Reading]:

@@ -30,7 +30,7 @@ from phi_train.corpus import BUILTIN, STORIES, stories_for
 from phi_train.environment import arithmetic, changes, environment
 from phi_train.errors import Diverged, RunError
 from phi_train.evaluate import evaluate
-from phi_train.guard import Guard, Limits, reader
+from phi_train.guard import Guard, machine_guard
 from phi_train.interrupt import StopRequest
 from phi_train.learner import Learner
 from phi_train.lock import RunLock
@@ -72,13 +72,7 @@ def train(
     progress = progress or Quiet()
     folder = open_folder(config, resume=resume)
     if guard is None and config.guard:
-        limits = Limits(
-            battery=config.guard_battery,
-            heat=config.guard_heat,
-            battery_heat=config.guard_battery_heat,
-            memory=config.guard_memory,
-        )
-        guard = Guard(limits, reader())
+        guard = machine_guard(config)
     lock = RunLock(folder.lock)
     if folder.path.is_dir():
         lock.acquire()

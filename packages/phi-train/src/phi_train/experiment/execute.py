@@ -29,7 +29,7 @@ from phi_train.experiment.canonical import digest
 from phi_train.experiment.held_out import expanded, one_at_a_time, prepared_for, stream_of
 from phi_train.experiment.outcome import CRASHED, DIVERGED, FINISHED, Curves, Outcome, Stopped
 from phi_train.experiment.trial import Trial
-from phi_train.guard import Guard, Limits, reader
+from phi_train.guard import machine_guard
 from phi_train.loop import train
 from phi_train.run_folder import RunFolder
 
@@ -164,17 +164,7 @@ def _steps_saved(folder: RunFolder) -> int:
 
 def _train(config: TrainConfig, until: int, stop: Stop) -> None:
     counter = Counter()
-    guard = None
-    if config.guard:
-        guard = Guard(
-            Limits(
-                battery=config.guard_battery,
-                heat=config.guard_heat,
-                battery_heat=config.guard_battery_heat,
-                memory=config.guard_memory,
-            ),
-            reader(),
-        )
+    guard = machine_guard(config) if config.guard else None
     brake = Brake(counter, until=until, stop=stop, guard=guard)
     try:
         result = train(config, resume=True, progress=counter, guard=brake)
