@@ -15,8 +15,14 @@ import pytest
 
 from phi_model import ModelConfig, build_model
 from phi_tokenizer import Tokenizer
-from phi_train import cli, cli_demo, demo
-from phi_train.corpus import builtin_stories, documents_to_measure, open_corpus, stories_for
+from phi_train import TrainConfig, cli, cli_demo, demo
+from phi_train.corpus import (
+    builtin_stories,
+    documents_to_measure,
+    open_corpus,
+    stories_for,
+    with_stories,
+)
 from phi_train.demo import StoryCheck, check_stories, demo_config
 from phi_train.evaluate import evaluate
 from phi_train.loop import train
@@ -70,6 +76,17 @@ def test_a_budget_is_covered_within_bounds():
     assert stories_for(1) == 2_000
     assert stories_for(900_000) == 10_000
     assert stories_for(10**12) == 200_000
+
+
+def test_only_a_number_that_was_left_open_follows_from_the_budget():
+    def number(**changes):
+        return with_stories(TrainConfig(**({"data": "builtin"} | changes))).stories
+
+    assert number(tokens=90 * 512 * 50) == 25_600
+    assert number(steps=4_000, batch_size=10, seq_len=90) == 40_000
+    assert number(seconds=60.0) == 20_000, "how many updates that is nobody knows before"
+    assert number(steps=4_000, stories=7) == 7
+    assert number(steps=4_000, data="stories.txt") == 0
 
 
 def test_the_gap_is_the_models_bits_less_the_sources_paired(corpus, tokenizer):

@@ -10,9 +10,10 @@ one can be told.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
+from phi_train.config import TrainConfig
 from phi_train.datasets import DATASETS, dataset_file
 from phi_train.documents import documents
 from phi_train.errors import DataError
@@ -27,6 +28,7 @@ __all__ = [
     "has_two_sides",
     "open_corpus",
     "stories_for",
+    "with_stories",
 ]
 
 BUILTIN = "builtin"
@@ -50,6 +52,15 @@ class Corpus:
 def stories_for(tokens: int) -> int:
     """How many stories a budget of `tokens` sees about once each."""
     return max(FEWEST_STORIES, min(MOST_STORIES, -(-tokens // TOKENS_A_STORY)))
+
+
+def with_stories(config: TrainConfig) -> TrainConfig:
+    """The config with a number of builtin stories, where it leaves that to the budget."""
+    if config.data != BUILTIN or config.stories:
+        return config
+    shape = config.model_config(config.vocab_size)
+    tokens = config.total_steps(shape) * config.tokens_per_step
+    return replace(config, stories=stories_for(tokens) if tokens else STORIES)
 
 
 def builtin_stories(n: int, *, validation: bool) -> tuple[list[str], list[float]]:

@@ -26,7 +26,7 @@ from phi_train.batches import make_batches
 from phi_train.beginning import adopt, first_model, resumed_model
 from phi_train.budget import Budget, Stopwatch, rate_factor
 from phi_train.config import TrainConfig
-from phi_train.corpus import BUILTIN, STORIES, stories_for
+from phi_train.corpus import with_stories
 from phi_train.environment import arithmetic, changes, environment
 from phi_train.errors import Diverged, RunError
 from phi_train.evaluate import evaluate
@@ -151,11 +151,8 @@ class _Run:
         """The settings with what the command left open; a mistake in them is told now, before a
         tokenizer is learnt.
         """
-        shape = config.model_config(config.vocab_size)
-        if config.data == BUILTIN and not config.stories:
-            tokens = config.total_steps(shape) * config.tokens_per_step
-            config = replace(config, stories=stories_for(tokens) if tokens else STORIES)
-        return replace(config, out=str(self.folder.path))
+        config.model_config(config.vocab_size)
+        return replace(with_stories(config), out=str(self.folder.path))
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         saved = checkpoint.metadata

@@ -20,7 +20,7 @@ import numpy as np
 
 from phi_model.files import atomic_write
 from phi_train.config import TrainConfig
-from phi_train.corpus import BUILTIN, STORIES, has_two_sides, open_corpus, stories_for
+from phi_train.corpus import BUILTIN, has_two_sides, open_corpus, with_stories
 from phi_train.datasets import DATASETS, dataset_file
 from phi_train.documents import files_of
 from phi_train.errors import ConfigError, DataError
@@ -96,9 +96,7 @@ def prepared_for(config: TrainConfig, part: str, folder: Path) -> TrainConfig:
     The tokens are made once in `folder`, for all trials that share text and tokenizer. A run
     that begins with a checkpoint reads text, for that brings its own tokenizer.
     """
-    if config.data == BUILTIN and not config.stories:
-        tokens = config.total_steps(config.model_config(config.vocab_size)) * config.tokens_per_step
-        config = replace(config, stories=stories_for(tokens) if tokens else STORIES)
+    config = with_stories(config)
     given = [config.data, config.valid, config.tokenizer]
     contents = [content_of(source) if source else "" for source in given]
     vocabulary = 0 if config.tokenizer else config.vocab_size
