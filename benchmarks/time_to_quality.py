@@ -8,8 +8,8 @@
 gpt-1m by `phi-train run`'s own loop with two workers, beside a nanoGPT-style loop in PyTorch on two
 threads, eager and compiled: the same tokens, batches and first weights. Two rows: one recipe for
 all, and each side's best, which --sweep finds and keeps in time_to_quality_best.json (see
-time_to_quality_sweep.py). Every run has a process of its own; compiling and evaluation are outside
-the clock. Exits 1 when a bar is missed.
+time_to_quality_sweep.py). Every run has a process of its own and ends at the level; compiling and
+evaluation are outside the clock. Exits 1 when a bar is missed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import signal
 import statistics
 import subprocess
 import sys
@@ -68,8 +69,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--preset", default="gpt-1m")
     parser.add_argument("--seq-len", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3, help="seeds; figures are their medians")
-    parser.add_argument("--eval-every", type=int, default=20, help="steps")
-    parser.add_argument("--eval-tokens", type=int, default=32_768)
+    parser.add_argument("--eval-every", type=int, default=40, help="steps")
+    parser.add_argument("--eval-tokens", type=int, default=16_384)
     parser.add_argument("--steps", type=int, help="of the same recipe, for a quick try")
     parser.add_argument("--write", action="store_true", help="keep the result")
     parser.add_argument("--sweep", action="store_true", help="find each side's best recipe")
@@ -91,7 +92,7 @@ def arguments() -> argparse.Namespace:
 
 
 def run_peer(options: argparse.Namespace) -> dict[str, Any]:
-    """Trains to the end of its schedule; (step, seconds, loss) of every evaluation."""
+    """Trains to the level or to its schedule's end; (step, seconds, loss) of every evaluation."""
     from phi_train import TrainConfig  # noqa: PLC0415
     from phi_train.shards import open_prepared  # noqa: PLC0415
 
@@ -109,14 +110,17 @@ def run_peer(options: argparse.Namespace) -> dict[str, Any]:
         **json.loads(options.recipe),
     )
     if options.peer == "ours":
-        return train_ours(config)
+        return train_ours(config, options.level)
     from time_to_quality_torch import train_torch  # noqa: PLC0415
 
-    return train_torch(config, open_prepared(prepared), compiled=options.peer == "torch.compile")
+    compiled = options.peer == "torch.compile"
+    return train_torch(config, open_prepared(prepared), level=options.level, compiled=compiled)
 
 
-def train_ours(config: Any) -> dict[str, Any]:
-    """phi_train.train, watched: the clock runs from its start to each step, looks left out."""
+def train_ours(config: Any, level: float) -> dict[str, Any]:
+    """phi_train.train, watched: the clock runs from its start to each step, looks left out; at the
+    level it gets the Ctrl-C that ends a run after its step.
+    """
     from phi_train import train  # noqa: PLC0415
     from phi_train.progress import Quiet  # noqa: PLC0415
 
@@ -127,19 +131,25 @@ def train_ours(config: Any) -> dict[str, Any]:
         def step(self, step: int, **_options: object) -> None:
             self.clock[step] = time.perf_counter() - self.began - self.left_out
 
-        def spent(self, _part: str, seconds: float) -> None:
+        def spent(self, part: str, seconds: float) -> None:
             self.left_out += seconds
+            if part != "evaluation":
+                return
+            lines = metrics.read_text(encoding="utf-8").splitlines()
+            if json.loads(lines[-1]).get("valid_loss", NEVER) <= level:
+                signal.raise_signal(signal.SIGINT)
 
     watch = Watch()
     with tempfile.TemporaryDirectory() as out:
-        result = train(replace(config, out=f"{out}/run"), progress=watch)
-        lines = [json.loads(line) for line in result.folder.metrics.read_text().splitlines()]
+        metrics = Path(out) / "run" / "metrics.jsonl"
+        train(replace(config, out=f"{out}/run"), progress=watch)
+        lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     looks = [
         (line["step"], watch.clock[line["step"]], line["valid_loss"])
         for line in lines
         if "valid_loss" in line
     ]
-    return {"looks": looks, "seconds": watch.clock[config.steps]}
+    return {"looks": looks, "seconds": looks[-1][1]}
 
 
 # all of them
@@ -165,12 +175,17 @@ def prepare(options: argparse.Namespace, folder: Path) -> None:
 
 
 def command(
-    options: argparse.Namespace, peer: str, recipe: dict[str, Any], *, workers: int = 2
+    options: argparse.Namespace,
+    peer: str,
+    recipe: dict[str, Any],
+    *,
+    workers: int = 2,
+    eval_every: int = 0,
 ) -> list[str]:
     """The arguments of Python for one peer's run."""
     return [
         *(__file__, "--peer", peer, "--folder", options.folder, "--preset", options.preset),
-        *("--seq-len", str(options.seq_len), "--eval-every", str(options.eval_every)),
+        *("--seq-len", str(options.seq_len), "--eval-every", str(eval_every or options.eval_every)),
         *("--eval-tokens", str(options.eval_tokens), "--level", repr(options.level)),
         *("--workers", str(workers), "--recipe", json.dumps(recipe)),
     ]
@@ -241,7 +256,7 @@ def report(
         "",
         f"{machine()}.",
         "",
-        "| | peer | seconds | steps | ms a step | loss at the end | of torch.compile's |",
+        "| | peer | seconds | steps | ms a step | last loss | of torch.compile's |",
         "|---|---|---|---|---|---|---|",
     ]
     missed = []

@@ -13,9 +13,10 @@ from torch import nn
 from training_step_torch import TorchGPT
 
 from phi_model import build_model
-from phi_optim import schedules
+from phi_optim import AdamW, ScheduleFreeAdamW
 from phi_train import TrainConfig
 from phi_train.batches import make_batches
+from phi_train.budget import Budget, rate_factor
 from phi_train.shards import PreparedData
 from phi_train.tokens import windows
 
@@ -23,15 +24,22 @@ __all__ = ["train_torch"]
 
 THREADS = 2
 WARM_UP = 3  # steps that compile, before the clock starts; the weights are then set back
+KINDS = {"schedule-free": ScheduleFreeAdamW}  # ours, with another schedule than AdamW's
 AT_ONCE = 2048  # tokens of an evaluation
 
 
-def train_torch(config: TrainConfig, data: PreparedData, *, compiled: bool) -> dict[str, Any]:
-    """Steps, clock and held-out loss at each evaluation; the clock stands still meanwhile."""
+def train_torch(
+    config: TrainConfig, data: PreparedData, *, level: float, compiled: bool
+) -> dict[str, Any]:
+    """Steps, clock and held-out loss at each evaluation, up to one at the level; the clock stands
+    still meanwhile.
+    """
     torch.set_num_threads(THREADS)
     shape = config.model_config(data.tokenizer.n_vocab)
     model = TorchGPT((shape.n_embd, shape.n_layer, shape.n_head, config.batch_size, config.seq_len))
     call = torch.compile(model) if compiled else model
+    budget = Budget(config.steps)
+    schedule = config.schedule or KINDS.get(config.optimizer, AdamW).schedule
     batches = make_batches(
         "random",
         data.train,
@@ -47,23 +55,15 @@ def train_torch(config: TrainConfig, data: PreparedData, *, compiled: bool) -> d
     seconds, looks = 0.0, []
     for step in range(config.steps):
         started = time.perf_counter()
-        rate = config.learning_rate * factor(config, step)
+        rate = config.learning_rate * rate_factor(config, schedule, budget, step, 0.0)
         one_step(model, call, optimizers, *batches(step), rate=rate)
         seconds += time.perf_counter() - started
         if (step + 1) % config.eval_every == 0 or step + 1 == config.steps:
             with averaged(optimizers):
                 looks.append((step + 1, seconds, held_out_loss(model, config, data)))
+            if looks[-1][2] <= level:
+                break
     return {"looks": looks, "seconds": seconds}
-
-
-def factor(config: TrainConfig, step: int) -> float:
-    """Of the peak rate, as phi-train run has it for the optimiser."""
-    warmup = min(config.warmup_steps, config.steps // 2)
-    if config.optimizer == "schedule-free":
-        return schedules.constant(step, config.steps, warmup_steps=warmup)
-    return schedules.warmup_stable_decay(
-        step, config.steps, warmup_steps=warmup, final=config.final_rate
-    )
 
 
 @contextmanager
