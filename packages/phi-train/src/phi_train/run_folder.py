@@ -15,6 +15,7 @@ from typing import Any
 
 from phi_model.files import atomic_write
 from phi_train.errors import RunError
+from phi_train.json_lines import append, object_of
 
 __all__ = ["MetricsLog", "RunFolder", "naming"]
 
@@ -60,10 +61,10 @@ class RunFolder:
     def final_line(self) -> dict[str, Any] | None:
         """The line of metrics.jsonl that a finished run ends with; None where there is none."""
         try:
-            last = json.loads(self.metrics.read_bytes().splitlines()[-1])
-        except (OSError, ValueError, IndexError):
+            last = object_of(self.metrics.read_bytes().splitlines()[-1])
+        except (OSError, IndexError):
             return None
-        return last if isinstance(last, dict) and "final_loss" in last else None
+        return last if last is not None and "final_loss" in last else None
 
     def checkpoint(self, step: int) -> Path:
         """The path of the checkpoint after `step` updates."""
@@ -141,28 +142,17 @@ class MetricsLog:
         """Bytes of the whole lines up to `step`."""
         size = 0
         for line in path.read_bytes().splitlines(keepends=True):
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                break
-            if not isinstance(entry, dict):
-                break
-            if not line.endswith(b"\n") or entry.get("step", 0) > step or "final_loss" in entry:
+            entry = object_of(line) if line.endswith(b"\n") else None
+            if entry is None or entry.get("step", 0) > step or "final_loss" in entry:
                 break
             size += len(line)
         return size
 
     def write(self, **values: Any) -> None:
         """Appends one line; raises OSError, the file as it was, when it does not fit."""
-        rest = (json.dumps(values) + "\n").encode()
-        size = self._file.seek(0, os.SEEK_END)
-        try:
-            while rest:  # a full disk may take a part, and tell at the next call
-                rest = rest[self._file.write(rest) :]
-        except OSError as error:
-            self._file.truncate(size)
-            error.filename = str(self._path)
-            raise
+        content = (json.dumps(values) + "\n").encode()
+        with naming(self._path):
+            append(self._file, content, end=self._file.seek(0, os.SEEK_END), sync=False)
 
     def sync(self) -> None:
         """Returns when every line is on the disk: a checkpoint must not outlive its log."""

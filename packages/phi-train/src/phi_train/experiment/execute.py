@@ -8,7 +8,6 @@ Stopped and Ctrl-C.
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 import shutil
 import time
@@ -30,6 +29,7 @@ from phi_train.experiment.held_out import expanded, one_at_a_time, prepared_for,
 from phi_train.experiment.outcome import CRASHED, DIVERGED, FINISHED, Curves, Outcome, Stopped
 from phi_train.experiment.trial import Trial
 from phi_train.guard import machine_guard
+from phi_train.json_lines import whole_objects
 from phi_train.loop import train
 from phi_train.run_folder import RunFolder
 
@@ -89,7 +89,7 @@ def _failed(state: str, error: BaseException, task: Task, started: float) -> Out
 
 
 def _steps_in(folder: RunFolder) -> int:
-    lines = _metrics(folder)
+    lines = whole_objects(folder.metrics)
     return max((int(line.get("step", 0)) for line in lines), default=0)
 
 
@@ -186,7 +186,7 @@ def _measured(config: TrainConfig, folder: RunFolder, part: str) -> Outcome:
         del metrics[name]
     metrics["measured_tokens"] = metrics.pop("tokens")
     metrics["vocab_size"] = float(shape.vocab_size)
-    lines = [line for line in _metrics(folder) if line.get("step", 0) <= opened.step]
+    lines = [line for line in whole_objects(folder.metrics) if line.get("step", 0) <= opened.step]
     metrics |= next((line["baselines"] for line in lines if "baselines" in line), {})
     tokens = opened.step * config.tokens_per_step
     return Outcome(
@@ -200,22 +200,6 @@ def _measured(config: TrainConfig, folder: RunFolder, part: str) -> Outcome:
         parameters=shape.n_parameters,
         non_embedding=shape.n_non_embedding,
     )
-
-
-def _metrics(folder: RunFolder) -> list[dict[str, Any]]:
-    found = []
-    try:
-        content = folder.metrics.read_bytes()
-    except FileNotFoundError:
-        return []
-    for line in content.splitlines():
-        try:
-            value = json.loads(line)
-        except ValueError:
-            break
-        if isinstance(value, dict):
-            found.append(value)
-    return found
 
 
 def _curves(lines: Sequence[Mapping[str, Any]]) -> Curves:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from phi_train.experiment.experiment import Experiment
 from phi_train.experiment.outcome import Outcome
 from phi_train.experiment.trial import Result, Trial
+from phi_train.json_lines import append, whole_objects
 from phi_train.run_folder import naming
 
 __all__ = ["Journal", "results_of"]
@@ -29,7 +30,7 @@ class Journal:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self.lines: list[dict[str, Any]] = list(_whole_lines(self.path))
+        self.lines: list[dict[str, Any]] = list(whole_objects(self.path))
         self._outcomes: dict[str, Outcome] = {}
         for line in self.lines:
             if "key" in line:
@@ -68,17 +69,7 @@ class Journal:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         content = (json.dumps(values) + "\n").encode()
         with naming(self.path), self.path.open("ab", buffering=0) as file:
-            end = _end_of_whole_lines(self.path)
-            if end != file.seek(0, os.SEEK_END):
-                file.truncate(end)
-            rest = content
-            try:
-                while rest:  # a full disk may take a part, and tell at the next call
-                    rest = rest[file.write(rest) :]
-                os.fsync(file.fileno())
-            except OSError:
-                file.truncate(end)
-                raise
+            append(file, content, end=_end_of_whole_lines(self.path))
         self.lines.append(values)
 
 
@@ -95,21 +86,6 @@ def _end_of_whole_lines(path: Path) -> int:
                 return start + found + 1
             position = start
     return 0
-
-
-def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Those with an end that are JSON objects; none where there is no file."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return
-    for line in content.split(b"\n")[:-1]:
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            yield value
 
 
 def results_of(experiment: Experiment) -> list[Result]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from phi_train.json_lines import append, object_of
 from phi_train.run_folder import naming
 
 __all__ = ["Example", "ExampleLog"]
@@ -29,7 +30,7 @@ class ExampleLog:
         pending: list[Example] = []
         content = self.path.read_bytes() if self.path.exists() else b""
         for line in content.splitlines(keepends=True):
-            entry = _entry(line)
+            entry = object_of(line) if line.endswith(b"\n") else None
             if entry is None:
                 break
             position += len(line)
@@ -51,24 +52,8 @@ class ExampleLog:
     def add(self, group: str, examples: Sequence[Example]) -> None:
         """Appends a group; returns when it is on the disk. Raises OSError when it does not fit."""
         lines = [*examples, {"closes": group, "examples": len(examples)}]
-        rest = content = "".join(json.dumps(line) + "\n" for line in lines).encode()
+        content = "".join(json.dumps(line) + "\n" for line in lines).encode()
         with naming(self.path), self.path.open("ab", buffering=0) as file:
-            file.truncate(self._end)
-            try:
-                while rest:  # a full disk may take a part, and tell at the next call
-                    rest = rest[file.write(rest) :]
-                os.fsync(file.fileno())
-            except OSError:
-                file.truncate(self._end)
-                raise
+            append(file, content, end=self._end)
         self._end += len(content)
         self._groups[group] = list(examples)
-
-
-def _entry(line: bytes) -> Example | None:
-    """A whole line's object, else None."""
-    try:
-        value = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None

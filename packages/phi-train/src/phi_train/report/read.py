@@ -18,6 +18,7 @@ from typing import Any
 from phi_model import ModelConfig, PhiModelError, load_checkpoint
 from phi_tokenizer import Tokenizer, TokenizerError
 from phi_train.errors import RunError
+from phi_train.json_lines import object_of
 from phi_train.report.curve import Curve
 from phi_train.report.record import RunRecord, Sample
 from phi_train.run_folder import RunFolder
@@ -95,16 +96,12 @@ def _lines(text: str) -> tuple[list[Line], int]:
     found: list[Line] = []
     bad = 0
     for raw in text.splitlines():
-        try:
-            line = json.loads(raw)
-        except (ValueError, RecursionError):
-            bad += bool(raw.strip())
-            continue
-        sound = isinstance(line, dict) and _is_number(line.get("step", 0))
-        if sound and math.isfinite(line.get("step", 0)):
+        line = object_of(raw)
+        step: Any = None if line is None else line.get("step", 0)
+        if line is not None and _is_number(step) and math.isfinite(step):
             found.append(line)
         else:
-            bad += 1
+            bad += bool(raw.strip())
     return found, bad
 
 
