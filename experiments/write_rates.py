@@ -41,20 +41,28 @@ def main() -> None:
 
 
 def best_rates(page: Path) -> tuple[dict[str, float], list[str]]:
-    """size -> the rate of least loss, of the sizes with every rate measured; the sizes whose best
-    is the smallest or largest rate.
+    """size -> the rate of least loss, of the sizes with each of their rates measured; the sizes
+    whose best is their smallest or largest rate.
     """
     experiment = read_experiment(page)
     losses: dict[str, dict[float, float]] = {}
     for result in results_of(experiment):
         if experiment.metric in result.outcome.metrics or result.outcome.state == "diverged":
-            size, rate = result.trial.arm.split(",")[0], result.trial.config["learning_rate"]
+            size, rate = size_of(result.trial.arm), result.trial.config["learning_rate"]
             loss = result.outcome.metrics.get(experiment.metric, float("inf"))
             losses.setdefault(size, {})[rate] = loss
-    wanted = {arm.config["learning_rate"] for arm in experiment.arms}
-    complete = {size: found for size, found in losses.items() if set(found) == wanted}
+    wanted: dict[str, set[float]] = {}
+    for arm in experiment.arms:
+        wanted.setdefault(size_of(arm.name), set()).add(arm.config["learning_rate"])
+    complete = {size: found for size, found in losses.items() if set(found) >= wanted[size]}
     best = {size: min(found, key=lambda rate: found[rate]) for size, found in complete.items()}
-    return best, [size for size, rate in best.items() if rate in (min(wanted), max(wanted))]
+    ends = [size for size, rate in best.items() if rate in (min(wanted[size]), max(wanted[size]))]
+    return best, ends
+
+
+def size_of(arm: str) -> str:
+    """What the arm's name begins with."""
+    return arm.split(",", maxsplit=1)[0]
 
 
 def with_rates(text: str, rates: dict[str, float]) -> str:

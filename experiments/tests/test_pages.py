@@ -152,7 +152,7 @@ def test_the_best_rates_are_written_where_they_belong(tmp_path: Path) -> None:
     journal = Journal(page.journal)
     for arm in page.arms:
         size, rate = arm.name.split(",")[0], arm.config["learning_rate"]
-        best = {"1K": 8e-3, "103K": 4e-3}.get(size, 2e-3)
+        best = {"1K": 16e-3, "9K": 8e-3, "103K": 4e-3, "308K": 4e-3}.get(size, 2e-3)
         if arm.name == "8.4M, learning_rate=0.001":
             continue  # not measured
         trial = Trial(
@@ -166,7 +166,7 @@ def test_the_best_rates_are_written_where_they_belong(tmp_path: Path) -> None:
         metrics = {page.metric: abs(np.log(rate / best))}
         journal.add(trial, Outcome(state="finished", metrics=metrics))
     rates, at_the_end = best_rates(tmp_path / "scaling-rates.toml")
-    assert rates["1K"] == 8e-3
+    assert rates["1K"] == 16e-3
     assert rates["103K"] == 4e-3
     assert "8.4M" not in rates
     assert at_the_end == ["1K"]
