@@ -5,22 +5,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from phi_infer.matrices import LARGE, LONG_ROW, MatrixTable, by_rows, fill, multiplier, product
+from phi_infer.matrices import LARGE, MatrixTable, fill, lies_by_rows, multiplier, product
 
-SHAPES = [(7, 5), (5, 7), (300, 300), (300, 900), (900, 300), (LONG_ROW, LARGE // LONG_ROW + 1)]
+SHAPES = [(7, 5), (5, 7), (300, 300), (300, 900), (900, 300)]
+OTHERS = [(3, 3), (LARGE // 16, 16)]  # beside which the table is small, or large
 
 
+@pytest.mark.parametrize("other", OTHERS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_product_is_that_of_float64(shape):
+def test_the_product_is_that_of_float64(shape, other):
     rng = np.random.default_rng(0)
     x, gain = rng.standard_normal((2, shape[0]), dtype=np.float32)
     matrix = rng.standard_normal(shape[::-1], dtype=np.float32)
-    table = MatrixTable({"other": (3, 3), "m": shape})
+    table = MatrixTable({"other": other, "m": shape})
     fill(table["m"], matrix, gain)
     assert table["m"].shape == shape
     np.testing.assert_array_equal(table["m"], (matrix * gain).T)
     assert not table["other"].any()
-    multiply, out = multiplier(x, shape[1]), np.empty(shape[1], np.float32)
+    multiply, out = multiplier(x, table["m"]), np.empty(shape[1], np.float32)
     expected = (matrix * gain).astype(np.float64) @ x
     found = multiply(table["m"])
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
@@ -30,8 +32,12 @@ def test_the_product_is_that_of_float64(shape):
     assert not multiply(table["m"]).any()  # what x holds now
 
 
-def test_both_ways_are_among_the_shapes():
-    assert {by_rows(*shape) for shape in SHAPES} == {True, False}
+def test_long_rows_lie_in_a_row_where_the_table_is_large():
+    for other, expected in zip(
+        OTHERS, ([False, False, True, False, True], [False, False, True, True, True]), strict=True
+    ):
+        tables = [MatrixTable({"other": other, "m": shape}) for shape in SHAPES]
+        assert [lies_by_rows(table["m"]) for table in tables] == expected
 
 
 def test_a_part_of_a_matrix_is_filled_in_place():
@@ -44,11 +50,12 @@ def test_a_part_of_a_matrix_is_filled_in_place():
         assert not table["m"][:, 150:].any()
 
 
-@pytest.mark.parametrize("shape", SHAPES[:-1])
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("n", [1, 2, 16, 32, 33])
-def test_a_product_by_tiles_is_that_of_the_whole(shape, n):
+def test_a_product_by_tiles_is_that_of_the_whole(shape, other, n):
     rng = np.random.default_rng(1)
-    table = MatrixTable({"m": shape})
+    table = MatrixTable({"other": other, "m": shape})
     fill(table["m"], rng.standard_normal(shape[::-1], dtype=np.float32))
     wide = rng.standard_normal((n, shape[0] + 1), dtype=np.float32)
     x = wide[:, :-1]  # a view, as a pass has it

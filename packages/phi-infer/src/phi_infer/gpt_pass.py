@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phi_infer.gpt_weights import GPTLayer, GPTWeights
-from phi_infer.matrices import product
+from phi_infer.matrices import multiplier, product
 
 __all__ = ["SUM_RANGE", "GPTPass"]
 
@@ -128,5 +128,4 @@ class GPTPass:
     def last_logits(self) -> Array:
         """[V] of the last token alone, a new array."""
         self._normalise()
-        logits: Array = np.dot(self._h[-1], self.weights.head)
-        return logits
+        return multiplier(self._h[-1], self.weights.head)(self.weights.head)

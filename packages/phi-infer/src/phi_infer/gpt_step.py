@@ -130,12 +130,13 @@ class GPTStep:
         self._new_row = self._row[c.n_embd : c.n_embd + w.n_row]
         self._x, self._h = self._with_eps[:-1], self._with_one[:-1]
         self._gate, self._up = np.split(self._gate_up, 2)
+        layer = w.layers[0]
         self._products = (
-            multiplier(self._with_one, w.n_columns),
-            multiplier(self._attended.ravel(), c.n_embd),
-            multiplier(self._h, 2 * c.n_hidden),
-            multiplier(self._hidden, c.n_embd),
-            multiplier(self._h, c.vocab_size),
+            multiplier(self._with_one, layer.qkv),
+            multiplier(self._attended.ravel(), layer.out),
+            multiplier(self._h, layer.gate_up),
+            multiplier(self._hidden, layer.down),
+            multiplier(self._h, w.head),
         )
 
     def _run(self, token: int, position: int, attend: Attend) -> Array:

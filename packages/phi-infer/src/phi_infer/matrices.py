@@ -1,9 +1,9 @@
 """How a step multiplies a vector by a matrix [in, out], and how the matrix lies in memory for it.
 
 BLAS's product with a row-major [in, out] matrix is the fastest there is while the matrix comes
-from cache. A matrix that comes from main memory is read faster by one dot product for each
-output, over rows of [out, in]: memory is then read from end to end, as it lies. Rows must be long
-to be worth a call each.
+from cache. A matrix that comes from main memory, as those of a model larger than the cache do, is
+read faster by one dot product for each output, over rows of [out, in]: memory is then read from
+end to end, as it lies. Rows must be long to be worth a call each.
 """
 
 from __future__ import annotations
@@ -16,34 +16,40 @@ from numpy.typing import NDArray
 
 from phi_model.parameters import FlatTable
 
-__all__ = ["MatrixTable", "by_rows", "fill", "multiplier", "product"]
+__all__ = ["MatrixTable", "fill", "lies_by_rows", "multiplier", "product"]
 
 Array = NDArray[Any]
 
 LONG_ROW = 192  # inputs: below, a call for each output costs more than it gains
-LARGE = 1 << 21  # elements: with long rows, larger ones are read by rows also when they are wide
+LARGE = 1 << 22  # elements of all matrices: 16 MB, more than a cache keeps from token to token
 STRIP = 128  # rows transposed at a time: they stay in cache
 FEW = 32  # vectors: for more of them OpenBLAS does best with the matrix as a whole
 SMALL = 1_000_000  # multiply-adds: so many OpenBLAS makes without packing the matrix first
+SMALL_OUTPUT = 1_100  # elements of a product: as many, when the matrix is read by rows
 TILE = 16  # columns: widths of tiles are multiples of it
 
 
-def by_rows(n_in: int, n_out: int) -> bool:
-    """Whether a matrix lies as [out, in]."""
-    return n_in >= LONG_ROW and (n_in >= n_out or n_in * n_out > LARGE)
-
-
 class MatrixTable:
-    """name -> matrix [in, out], zeros at first, each lying as by_rows has it; one buffer."""
+    """name -> matrix [in, out], zeros at first, each lying as it is read best; one buffer."""
 
     def __init__(self, shapes: Mapping[str, tuple[int, int]]) -> None:
-        lying = {name: s[::-1] if by_rows(*s) else s for name, s in shapes.items()}
+        is_large = sum(n_in * n_out for n_in, n_out in shapes.values()) > LARGE
+        self._by_rows = {
+            name
+            for name, (n_in, n_out) in shapes.items()
+            if n_in >= LONG_ROW and (n_in >= n_out or is_large)
+        }
+        lying = {name: s[::-1] if name in self._by_rows else s for name, s in shapes.items()}
         self._table = FlatTable(lying, dtype=np.float32)
-        self._shapes = dict(shapes)
 
     def __getitem__(self, name: str) -> Array:
         array = self._table[name]
-        return array.T if by_rows(*self._shapes[name]) else array
+        return array.T if name in self._by_rows else array
+
+
+def lies_by_rows(matrix: Array) -> bool:
+    """Whether a matrix [in, out] of a MatrixTable lies as [out, in]."""
+    return matrix.strides[0] < matrix.strides[1]
 
 
 def fill(out: Array, matrix: Array, gain: Array | None = None) -> None:
@@ -53,13 +59,13 @@ def fill(out: Array, matrix: Array, gain: Array | None = None) -> None:
         out[:, first : first + STRIP] = (strip if gain is None else strip * gain).T
 
 
-def multiplier(x: Array, n_out: int) -> Callable[..., Array]:
-    """f(matrix, out=None) -> x @ matrix, for matrices [len(x), n_out] of a MatrixTable.
+def multiplier(x: Array, like: Array) -> Callable[..., Array]:
+    """f(matrix, out=None) -> x @ matrix, for matrices [in, out] that lie as `like` does.
 
     x is read at each call. The bare method is returned where there is one: it is found faster
     than a function.
     """
-    if not by_rows(len(x), n_out):
+    if not lies_by_rows(like):
         return x.dot
 
     def multiply(matrix: Array, out: Array | None = None) -> Array:
@@ -78,7 +84,10 @@ def product(x: Array, matrix: Array, out: Array | None = None) -> Array:
     n_out = matrix.shape[1]
     if out is None:
         out = np.empty((len(x), n_out), np.float32)
-    width = SMALL // x.size // TILE * TILE
+    width = SMALL // x.size
+    if lies_by_rows(matrix):
+        width = min(width, SMALL_OUTPUT // len(x))
+    width = width // TILE * TILE
     if len(x) > FEW or not 0 < width < n_out:
         np.matmul(x, matrix, out=out)
         return out

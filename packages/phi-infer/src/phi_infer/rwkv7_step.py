@@ -42,10 +42,6 @@ class RWKV7Step:
         self._update = np.zeros(c.n_embd, np.float32)
         self._hidden = np.zeros(c.n_hidden, np.float32)
         self._zeros = np.zeros(c.n_hidden, np.float32)
-        self._buffers = _Buffers(w)
-        self._to_channel_key = multiplier(self._buffers.low_mixed, c.n_hidden)
-        self._to_channel_value = multiplier(self._hidden, c.n_embd)
-        self._to_logits = multiplier(self._with_one, c.vocab_size)
         self._step_layers: list[tuple[RWKV7Layer, Array, Array, Array]] = []
         self._state = RWKV7State.zeros(config)
 
@@ -88,9 +84,7 @@ class RWKV7Step:
     def __call__(self, token: int) -> Array:
         """Logits [V] after `token`, a new array; takes its place at the end of the text."""
         if not self._step_layers:
-            s = self._state
-            parts = (self.weights.layers, s.time_shift[0], s.channel_shift[0], s.wkv[0])
-            self._step_layers = list(zip(*parts, strict=True))
+            self._enter_state()
         x, h = self._with_eps[:-1], self._with_one[:-1]
         x[...] = self.weights.embed(np.array([token]))[0]
         first_values: Array | None = None
@@ -103,6 +97,16 @@ class RWKV7Step:
         self._state.position += 1
         logits: Array = self._to_logits(self.weights.head)
         return logits
+
+    def _enter_state(self) -> None:
+        """Each layer with its part of the state, and what multiplies by its matrices."""
+        s, w = self._state, self.weights
+        parts = (w.layers, s.time_shift[0], s.channel_shift[0], s.wkv[0])
+        self._step_layers = list(zip(*parts, strict=True))
+        self._buffers, layer = _Buffers(w), w.layers[0]
+        self._to_channel_key = multiplier(self._buffers.low_mixed, layer.channel_key)
+        self._to_channel_value = multiplier(self._hidden, layer.channel_value)
+        self._to_logits = multiplier(self._with_one, w.head)
 
     def _normalise(self, x: Array, h: Array) -> None:
         """x, which has no mean, over its size."""
@@ -263,7 +267,7 @@ class _Buffers:
         self.head_square, self.head_root = np.zeros((2, n), np.float32)
         self.head_square_column = self.head_square[:, None]
         self.head_root_column = self.head_root[:, None]
-        self._products(w, c)
+        self._products(w.layers[0])
         self.least = np.full(n, LEAST_NORM, np.float32)
 
     def _low_rank(self, w: RWKV7Weights, c: int) -> None:
@@ -279,14 +283,16 @@ class _Buffers:
         self.values_and_low = values[:-1]
         self.v0, self.low_v_one = np.split(values, [c])
 
-    def _products(self, w: RWKV7Weights, c: int) -> None:
-        """What multiplies each input by its matrix."""
-        ranks = w.ranks
-        self.to_r, self.to_k = multiplier(self.mixed_r, c), multiplier(self.mixed_k, c)
-        self.to_v = multiplier(self.mixed_v, c + ranks["v"])
-        self.to_low_w = multiplier(self.mixed_w, ranks["w"])
-        self.to_low_a = multiplier(self.mixed_a, ranks["a"])
-        self.to_low_g = multiplier(self.mixed_g, ranks["g"])
-        self.to_z_w, self.to_z_a = multiplier(self.one_low_w, c), multiplier(self.low_a_one, c)
-        self.to_z_v, self.to_gate = multiplier(self.low_v_one, c), multiplier(self.low_g_one, c)
-        self.to_output = multiplier(self.y, c)
+    def _products(self, layer: RWKV7Layer) -> None:
+        """What multiplies each input by its matrix, in every layer as in this one."""
+        self.to_r = multiplier(self.mixed_r, layer.receptance)
+        self.to_k = multiplier(self.mixed_k, layer.key)
+        self.to_v = multiplier(self.mixed_v, layer.value)
+        self.to_low_w = multiplier(self.mixed_w, layer.w_down)
+        self.to_low_a = multiplier(self.mixed_a, layer.a_down)
+        self.to_low_g = multiplier(self.mixed_g, layer.g_down)
+        self.to_z_w = multiplier(self.one_low_w, layer.w_up)
+        self.to_z_a = multiplier(self.low_a_one, layer.a_up)
+        self.to_z_v = multiplier(self.low_v_one, layer.v_up)
+        self.to_gate = multiplier(self.low_g_one, layer.g_up)
+        self.to_output = multiplier(self.y, layer.output)
