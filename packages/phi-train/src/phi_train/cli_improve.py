@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from phi_train.errors import Stopped
+
 if TYPE_CHECKING:
     from phi_train.improve.pause import Pause
 
@@ -172,7 +174,7 @@ def _work(
     """Runs it so that Ctrl-C ends it between two steps."""
     from phi_train.guard import machine_guard  # noqa: PLC0415
     from phi_train.improve.narrator import Narrator  # noqa: PLC0415
-    from phi_train.improve.pause import Pause, Stopped  # noqa: PLC0415
+    from phi_train.improve.pause import Pause  # noqa: PLC0415
     from phi_train.interrupt import StopRequest  # noqa: PLC0415
 
     watch = machine_guard() if guard else None

@@ -4,10 +4,11 @@ PhiTrainError
 ├── DataError     a source that is missing, empty, damaged or too small
 ├── ConfigError   settings that make no sense, alone or together
 ├── RunError      a run's folder that cannot be used as asked
-└── Diverged      a loss or a gradient that is no longer a number
+├── Diverged      a loss or a gradient that is no longer a number
+└── Stopped       work that was asked to stop, is saved, and can go on
 """
 
-__all__ = ["ConfigError", "DataError", "Diverged", "PhiTrainError", "RunError"]
+__all__ = ["ConfigError", "DataError", "Diverged", "PhiTrainError", "RunError", "Stopped"]
 
 
 class PhiTrainError(Exception):
@@ -28,3 +29,7 @@ class RunError(PhiTrainError):
 
 class Diverged(PhiTrainError):
     """A loss or gradient that is NaN or infinite; the last good checkpoint is kept."""
+
+
+class Stopped(PhiTrainError):
+    """Work that was asked to stop, has saved what it needs, and can go on later."""

@@ -16,10 +16,11 @@ import pytest
 from phi_model import ModelConfig, build_model, load_checkpoint
 from phi_tokenizer import Tokenizer
 from phi_train import ConfigError, RunError
+from phi_train.errors import Stopped
 from phi_train.improve.bootstrap import paired_bootstrap
 from phi_train.improve.example_log import ExampleLog
 from phi_train.improve.fit import FitSettings, fit
-from phi_train.improve.pause import Pause, Stopped
+from phi_train.improve.pause import Pause
 from phi_train.improve.rows import END_OF_TEXT, RowOrder, collate, make_row
 from phi_train.improve.star import Star, run_star
 from phi_train.improve.star_config import StarConfig

@@ -4,6 +4,7 @@
 >>> run_study(read_experiment("experiments/warmup.toml"))  # doctest: +SKIP
 """
 
+from phi_train.errors import Stopped
 from phi_train.experiment.experiment import (
     Arm,
     Experiment,
@@ -12,7 +13,7 @@ from phi_train.experiment.experiment import (
     read_experiment,
 )
 from phi_train.experiment.journal import Journal, results_of
-from phi_train.experiment.outcome import Outcome, Stopped
+from phi_train.experiment.outcome import Outcome
 from phi_train.experiment.run import Session, run_search, run_study
 from phi_train.experiment.statistics import Difference, paired_difference
 from phi_train.experiment.trial import Result, Trial

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from phi_train.experiment.outcome import Stopped
+from phi_train.errors import Stopped
 from phi_train.guard import Guard
 from phi_train.progress import Quiet
 

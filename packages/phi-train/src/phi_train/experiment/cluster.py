@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from phi_train.errors import ConfigError
+from phi_train.errors import ConfigError, Stopped
 from phi_train.experiment.execute import LONGEST_ERROR, Task, execute
-from phi_train.experiment.outcome import CRASHED, KILLED, Outcome, Stopped
+from phi_train.experiment.outcome import CRASHED, KILLED, Outcome
 
 __all__ = ["Cluster", "cluster_workers"]
 

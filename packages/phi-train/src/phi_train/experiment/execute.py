@@ -21,12 +21,12 @@ from threadpoolctl import threadpool_limits
 
 from phi_model import load_checkpoint
 from phi_train.config import TrainConfig
-from phi_train.errors import ConfigError, Diverged
+from phi_train.errors import ConfigError, Diverged, Stopped
 from phi_train.evaluate import evaluate
 from phi_train.experiment.brake import Brake, Counter, Reached
 from phi_train.experiment.canonical import digest
 from phi_train.experiment.held_out import expanded, one_at_a_time, prepared_for, stream_of
-from phi_train.experiment.outcome import CRASHED, DIVERGED, FINISHED, Curves, Outcome, Stopped
+from phi_train.experiment.outcome import CRASHED, DIVERGED, FINISHED, Curves, Outcome
 from phi_train.experiment.trial import Trial
 from phi_train.guard import machine_guard
 from phi_train.json_lines import whole_objects

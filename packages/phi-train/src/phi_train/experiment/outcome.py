@@ -6,15 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["CRASHED", "DIVERGED", "FINISHED", "KILLED", "Curves", "Outcome", "Stopped"]
+__all__ = ["CRASHED", "DIVERGED", "FINISHED", "KILLED", "Curves", "Outcome"]
 
 Curves = Mapping[str, list[list[float]]]
 
 FINISHED, DIVERGED, CRASHED, KILLED = "finished", "diverged", "crashed", "killed"
-
-
-class Stopped(Exception):
-    """Raised by a trial that was asked to stop, has saved what it needs, and can go on later."""
 
 
 @dataclass(frozen=True, kw_only=True)

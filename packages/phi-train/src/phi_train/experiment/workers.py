@@ -14,8 +14,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, Protocol
 
+from phi_train.errors import Stopped
 from phi_train.experiment.execute import Task, execute
-from phi_train.experiment.outcome import KILLED, Outcome, Stopped
+from phi_train.experiment.outcome import KILLED, Outcome
 
 __all__ = ["MOST_DEATHS", "Processes", "Serial", "Workers"]
 

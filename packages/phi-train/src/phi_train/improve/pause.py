@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from phi_train.errors import PhiTrainError
+from phi_train.errors import Stopped
 from phi_train.guard import Guard
 
-__all__ = ["Pause", "Stopped"]
-
-
-class Stopped(PhiTrainError):
-    """The work was asked to stop; the same command goes on."""
+__all__ = ["Pause"]
 
 
 class Pause:
