@@ -14,14 +14,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 from pathlib import Path
 from typing import Any
 
 from optimizer_training import load, prepare, run, step_times
 from report import machine, write_section
-from sweep import SEEDS, Journal, best_of, finite_or_infinite, interval, next_runs, work
+from sweep import (
+    SEEDS,
+    Journal,
+    add_options,
+    best_of,
+    finite_or_infinite,
+    interval,
+    next_runs,
+    work,
+)
 
 from phi_optim import OPTIMIZERS
 
@@ -65,17 +73,11 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", help="text to train on")
-    parser.add_argument("--valid", help="text to measure on")
-    parser.add_argument("--work", default="runs/optimizer-comparison", help="the journal's folder")
+    add_options(parser, "runs/optimizer-comparison")
     parser.add_argument("--steps", type=numbers, default=(500, 2000), help="such as 500,2000")
     parser.add_argument("--optimizers", type=names, default=OPTIMIZERS, help="separated by commas")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, on a core each")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="no run is begun later")
     parser.add_argument("--rounds", type=int, default=30, help="of the measurement of a step")
     parser.add_argument("--time", action="store_true", help="measure the steps, train nothing")
-    parser.add_argument("--report", action="store_true", help="print what is known so far")
-    parser.add_argument("--write", action="store_true", help="put the report into RESULTS.md")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     return parser.parse_args()
 

@@ -18,13 +18,22 @@ import argparse
 import json
 import math
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from report import machine, write_section
-from sweep import SEEDS, Journal, best_of, finite_or_infinite, interval, next_runs, work
+from sweep import (
+    SEEDS,
+    Journal,
+    add_options,
+    best_of,
+    finite_or_infinite,
+    interval,
+    next_runs,
+    work,
+)
 
 from phi_model import LanguageModel, ModelConfig, RWKV7State, load_checkpoint
 from phi_train import PhiTrainError, TrainConfig, train
@@ -93,14 +102,8 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", help="text to train on")
-    parser.add_argument("--valid", help="text to measure on")
-    parser.add_argument("--work", default="runs/rwkv7-learning", help="the journal's folder")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, on a core each")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="no run is begun later")
+    add_options(parser, "runs/rwkv7-learning")
     parser.add_argument("--scale", type=float, default=1, help="of the steps, for a quick try")
-    parser.add_argument("--report", action="store_true", help="print what is known so far")
-    parser.add_argument("--write", action="store_true", help="put the report into RESULTS.md")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -126,7 +129,7 @@ def runs_of(arm: Arm, journal: Journal, options: argparse.Namespace) -> list[tup
     """
     if known := SWEPT.get((arm.preset, arm.seq_len)):
         return [(known, seed) for seed in SEEDS]
-    own = next_runs(GRID, journal.losses(**settings(replace(arm, batches="random"), options)))
+    own = next_runs(GRID, journal.losses(**settings(arm, options)))
     if arm.batches == "random" and arm.seq_len == SHORT:
         return own
     short = next(a for a in ARMS if (a.preset, a.seq_len) == (arm.preset, SHORT))

@@ -7,6 +7,7 @@ while the best is at the grid's edge; the best is repeated with the other seeds.
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
@@ -18,13 +19,34 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["SEEDS", "Journal", "best_of", "finite_or_infinite", "interval", "next_runs", "work"]
+from phi_train.experiment.statistics import t_quantile
+
+__all__ = [
+    "SEEDS",
+    "Journal",
+    "add_options",
+    "best_of",
+    "finite_or_infinite",
+    "interval",
+    "next_runs",
+    "work",
+]
 
 SEEDS = (0, 1, 2)
 FURTHER = 3  # values beyond the grid at most, each twice or half the one at its edge
-STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # 97.5 % quantile of t for n values
 
 Run = dict[str, Any]
+
+
+def add_options(parser: argparse.ArgumentParser, work: str) -> None:
+    """What every sweep asks; work: the folder of its journal."""
+    parser.add_argument("--data", help="text to train on")
+    parser.add_argument("--valid", help="text to measure on")
+    parser.add_argument("--work", default=work, help="the journal's folder")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, on a core each")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="no run is begun later")
+    parser.add_argument("--report", action="store_true", help="print what is known so far")
+    parser.add_argument("--write", action="store_true", help="put the report into RESULTS.md")
 
 
 class Journal:
@@ -140,5 +162,5 @@ def interval(losses: Sequence[float]) -> str:
     mean = statistics.mean(losses)
     if len(losses) < 2 or not math.isfinite(mean):
         return f"{mean:.3f}"
-    half = STUDENT[len(losses)] * statistics.stdev(losses) / len(losses) ** 0.5
+    half = t_quantile(0.025, len(losses) - 1) * statistics.stdev(losses) / len(losses) ** 0.5
     return f"{mean:.3f} ± {half:.3f}"
