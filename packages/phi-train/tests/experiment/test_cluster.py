@@ -13,14 +13,10 @@ import time
 import pytest
 
 from phi_train import ConfigError
-from phi_train.experiment import read_experiment, results_of, run_study
+from phi_train.experiment import results_of, run_study
 from phi_train.experiment.cluster import cluster_workers
 
 PAGE = """
-id = "far"
-question = "Q?"
-hypothesis = "H."
-success = "S."
 metric = "loss"
 function = "far.py:train"
 seeds = 2
@@ -85,16 +81,14 @@ def started(tmp_path):
 
 
 @needs_dask
-def test_a_worker_that_is_killed_gives_its_trial_back(started, tmp_path):
+def test_a_worker_that_is_killed_gives_its_trial_back(started, page, tmp_path):
     _, log = started("scheduler", *_SCHEDULER)
     address = _said(log, r"tcp://127\.0\.0\.1:\d+")
     workers = [
         started(f"worker-{i}", "distributed.cli.dask_worker", address, *_WORKER)[0]
         for i in range(2)
     ]
-    (tmp_path / "far.toml").write_text(PAGE)
-    (tmp_path / "far.py").write_text(FAR)
-    experiment = read_experiment(tmp_path / "far.toml")
+    experiment = page("far", PAGE, code=FAR)
     session = run_study(
         experiment, work=tmp_path / "work", make_workers=cluster_workers(address), seconds=100
     )

@@ -9,38 +9,17 @@ import os
 import random
 import signal
 import subprocess
-import sysconfig
 import time
-from pathlib import Path
 
 import pytest
 
 from phi_train.experiment import read_experiment
 from phi_train.experiment.report import report_of
 
-PROGRAM = Path(sysconfig.get_path("scripts")) / "phi-train"
 KILLS = 20 if os.environ.get("PHI_LONG", "0") not in ("", "0") else 3
 CLOCKS = {"seconds", "seconds_a_run"}
-PAGE = """
-id = "tiny"
-question = "Q?"
-hypothesis = "H."
-success = "S."
-threshold = 0.0
-[base]
-data = "{data}"
-valid = "{valid}"
-preset = "gpt-1k"
-vocab_size = 270
-seq_len = 16
-batch_size = 2
-steps = 60
-warmup_steps = 4
-eval_every = 10000
-eval_tokens = 200
-sample_every = 0
-checkpoint_every = 5
-baselines = false
+ENVIRONMENT = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+SEARCH = """
 [search]
 trials = {trials}
 seeds = 2
@@ -49,9 +28,21 @@ confirmation_seeds = 2
 """
 
 
-def _command(folder, workers):
-    return [
-        *(str(PROGRAM), "experiment", "search", "tiny", "--folder", str(folder)),
+@pytest.fixture
+def search(page, tiny, texts):
+    """Writes the page of a search of so many changes into a folder."""
+
+    def make(folder, trials):
+        base = tiny(steps=60, eval_tokens=200, checkpoint_every=5, **texts)
+        page("tiny", "threshold = 0.0\n" + base + SEARCH.format(trials=trials), folder=folder)
+
+    return make
+
+
+@pytest.fixture
+def command(program):
+    return lambda folder, workers: [
+        *(str(program), "experiment", "search", "tiny", "--folder", str(folder)),
         *("--work", str(folder / "work"), "--workers", str(workers)),
     ]
 
@@ -63,17 +54,12 @@ def _ledger(folder):
 
 
 @pytest.mark.skipif(not hasattr(os, "setsid"), reason="no process groups")
-def test_random_kills(tmp_path, corpus, stories):
-    valid = tmp_path / "valid.txt"
-    valid.write_text("<|endoftext|>".join(stories(30, seed=9)))
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+def test_random_kills(tmp_path, search, command):
     for name in ("whole", "killed"):
-        (tmp_path / name).mkdir()
-        page = PAGE.format(data=corpus, valid=valid, trials=3 + KILLS // 2)
-        (tmp_path / name / "tiny.toml").write_text(page)
+        search(tmp_path / name, 3 + KILLS // 2)
     done = subprocess.run(
-        _command(tmp_path / "whole", 1),
-        env=environment,
+        command(tmp_path / "whole", 1),
+        env=ENVIRONMENT,
         capture_output=True,
         timeout=300,
         check=False,
@@ -83,8 +69,8 @@ def test_random_kills(tmp_path, corpus, stories):
     rng = random.Random(3)
     for kill in range(KILLS):
         process = subprocess.Popen(
-            _command(tmp_path / "killed", 2),
-            env=environment,
+            command(tmp_path / "killed", 2),
+            env=ENVIRONMENT,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             start_new_session=True,
@@ -100,8 +86,8 @@ def test_random_kills(tmp_path, corpus, stories):
     with journal.open("ab") as file:
         file.write(b'{"key": "torn')
     last = subprocess.run(
-        _command(tmp_path / "killed", 2),
-        env=environment,
+        command(tmp_path / "killed", 2),
+        env=ENVIRONMENT,
         capture_output=True,
         timeout=300,
         check=False,
@@ -128,12 +114,11 @@ def _lines(path):
 
 
 @pytest.mark.skipif(not hasattr(os, "setsid"), reason="no process groups")
-def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(tmp_path, corpus):
-    page = PAGE.format(data=corpus, valid=corpus, trials=50)
-    (tmp_path / "tiny.toml").write_text(page)
+def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(tmp_path, search, command):
+    search(tmp_path, 50)
     process = subprocess.Popen(
-        _command(tmp_path, 2),
-        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        command(tmp_path, 2),
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sysconfig
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -21,27 +20,7 @@ from phi_train.experiment.report import report_of, write_report
 from phi_train.experiment.run import builtin_search, known_search, open_final, run_search
 from phi_train.experiment.search import Search
 
-PROGRAM = Path(sysconfig.get_path("scripts")) / "phi-train"
-SMALL = """
-id = "small"
-question = "Is <this> & that?"
-hypothesis = "H."
-success = "S."
-threshold = {threshold}
-[base]
-data = "{data}"
-valid = "{valid}"
-preset = "gpt-1k"
-vocab_size = 270
-seq_len = 16
-batch_size = 2
-steps = 40
-learning_rate = 1e-5
-warmup_steps = 4
-eval_every = 10000
-sample_every = 0
-baselines = false
-"""
+QUESTION = "Is <this> & that?"
 SEARCH = """
 [search]
 strategies = ["random"]
@@ -84,12 +63,15 @@ def _parsed(path):
 
 
 @pytest.fixture
-def texts(tmp_path, stories):
-    valid = tmp_path / "valid.txt"
-    valid.write_text("<|endoftext|>".join(stories(30, words=12, seed=9)))
-    data = tmp_path / "data.txt"
-    data.write_text("<|endoftext|>".join(stories(60)))
-    return {"data": data, "valid": valid}
+def small(page, tiny):
+    """Writes small.toml: a model that hardly learns, and what comes after [base]."""
+
+    def make(threshold, rest, **sources):
+        base = tiny(steps=40, learning_rate=1e-5, **sources)
+        text = f"threshold = {threshold}\n{base}{rest}"
+        return page("small", text, question=QUESTION)
+
+    return make
 
 
 @pytest.fixture
@@ -103,11 +85,9 @@ def rates(monkeypatch):
 
 
 @pytest.fixture
-def search(tmp_path, texts, rates):  # noqa: ARG001 (it must stay drawn so)
+def search(tmp_path, small, texts, rates):  # noqa: ARG001 (it must stay drawn so)
     """A search that was run, whose baseline hardly learns."""
-    path = tmp_path / "small.toml"
-    path.write_text(SMALL.format(threshold=0.0001, **texts) + SEARCH)
-    experiment = read_experiment(path)
+    experiment = small(0.0001, SEARCH, **texts)
     run_search(experiment, work=tmp_path / "work")
     return experiment
 
@@ -137,10 +117,8 @@ def test_a_search_from_its_first_trial_to_the_final_test(search, tmp_path):
     assert seeds == {2000, 2001}
 
 
-def test_nothing_promoted_nothing_opened(tmp_path, texts):
-    path = tmp_path / "small.toml"
-    path.write_text(SMALL.format(threshold=50.0, **texts) + SEARCH)
-    experiment = read_experiment(path)
+def test_nothing_promoted_nothing_opened(tmp_path, small, texts):
+    experiment = small(50.0, SEARCH, **texts)
     run_search(experiment, work=tmp_path / "work")
     with pytest.raises(RunError, match="the final text stays closed"):
         open_final(experiment, work=tmp_path / "work")
@@ -153,7 +131,7 @@ def test_the_page_and_the_text_tell_every_row(search, tmp_path):
     page = _parsed(html)
     assert "script" not in page.tags
     assert page.urls == ["data:,"], "nothing is fetched"
-    assert "Is <this> & that?" in page.text
+    assert QUESTION in page.text
     for content in (page.text, text.read_text()):
         for row in rows:
             assert row.name in content
@@ -179,14 +157,10 @@ def test_what_it_says_repeats_does(search, tmp_path):
     assert sum(values.values()) / len(values) == pytest.approx(row.value, rel=1e-12)
 
 
-def test_a_studys_rows_are_judged_together(tmp_path):
-    page = SMALL.format(threshold=0.1, data="builtin", valid="")
+def test_a_studys_rows_are_judged_together(small):
     names = {"same": 1.0, "better": 0.5, "worse": 1.5, "slightly": 0.95, "far": None}
-    for i, name in enumerate(names):
-        page += f"[arms.{name}]\nclip = {i + 1}.0\n"
-    path = tmp_path / "small.toml"
-    path.write_text(page)
-    experiment = read_experiment(path)
+    arms = "".join(f"[arms.{name}]\nclip = {i + 1}.0\n" for i, name in enumerate(names))
+    experiment = small(0.1, arms, data="builtin")
     journal = Journal(experiment.journal)
     for arm in experiment.arms:
         for seed in experiment.seeds:
@@ -240,10 +214,10 @@ def test_vary():
             parse_vary([wrong])
 
 
-def test_the_commands(tmp_path, texts):
+def test_the_commands(tmp_path, page, tiny, texts, program):
     def run(*words, code=0):
         done = subprocess.run(
-            [str(PROGRAM), "experiment", *map(str, words)],
+            [str(program), "experiment", *map(str, words)],
             capture_output=True,
             text=True,
             timeout=120,
@@ -253,17 +227,14 @@ def test_the_commands(tmp_path, texts):
         assert done.returncode == code, (done.stdout, done.stderr)
         return done.stdout if code == 0 else done.stderr
 
-    (tmp_path / "experiments").mkdir()
-    page = SMALL.format(threshold=0.1, data="elsewhere.txt", valid="")
-    page += "[arms.slow]\n[arms.fast]\nlearning_rate = 0.01\n"
-    (tmp_path / "experiments" / "small.toml").write_text(
-        page.replace("[base]", "seeds = 2\n[base]")
-    )
+    base = tiny(steps=40, data="elsewhere.txt")
+    text = "seeds = 2\n" + base + "[arms.slow]\n[arms.fast]\nlearning_rate = 0.01\n"
+    page("small", text, folder=tmp_path / "experiments")
     assert "0 of 4" in run("list")
     assert "elsewhere.txt does not exist" in run("run", "small", code=1)
     run("run", "small", "--data", texts["data"], "--valid", texts["valid"])
     listed = json.loads(run("list", "--json"))["experiments"]
-    assert listed == [{"id": "small", "question": "Is <this> & that?", "done": 4, "of": 4}]
+    assert listed == [{"id": "small", "question": "Q?", "done": 4, "of": 4}]
     found = json.loads(run("report", "small", "--json"))["experiments"][0]
     assert [row["name"] for row in found["ledger"]] == ["slow", "fast"]
     assert Path(tmp_path, found["report"]).exists()

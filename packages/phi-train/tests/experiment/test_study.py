@@ -8,14 +8,10 @@ import math
 import pytest
 
 from phi_train import ConfigError, RunError
-from phi_train.experiment import Journal, Outcome, Trial, read_experiment, results_of, run_study
+from phi_train.experiment import Journal, Outcome, Trial, results_of, run_study
 from phi_train.lock import RunLock
 
 PAGE = """
-id = "own"
-question = "Q?"
-hypothesis = "H."
-success = "S."
 metric = "loss"
 function = "own.py:train"
 seeds = 2
@@ -61,13 +57,8 @@ def train(config, seed, folder, stop):
 
 
 @pytest.fixture
-def study(tmp_path):
-    def make(text=PAGE):
-        (tmp_path / "own.toml").write_text(text)
-        (tmp_path / "own.py").write_text(OWN)
-        return read_experiment(tmp_path / "own.toml")
-
-    return make
+def study(page):
+    return lambda text=PAGE: page("own", text, code=OWN)
 
 
 def _table(experiment):
@@ -217,20 +208,7 @@ def test_two_sessions_of_one_experiment_are_refused(study, tmp_path):
         run_study(experiment, work=tmp_path / "work")
 
 
-TRAINED = """
-id = "trained"
-question = "Q?"
-hypothesis = "H."
-success = "S."
-seeds = 1
-[base]
-data = "{data}"
-preset = "gpt-1k"
-vocab_size = 270
-seq_len = 16
-steps = 12
-eval_every = 4
-warmup_steps = 2
+ARMS = """
 [arms.slow]
 [arms.fast]
 learning_rate = 0.01
@@ -240,10 +218,9 @@ clip = inf
 """
 
 
-def test_runs_of_phi_train(corpus, tmp_path):
-    path = tmp_path / "trained.toml"
-    path.write_text(TRAINED.format(data=corpus))
-    experiment = read_experiment(path)
+def test_runs_of_phi_train(page, tiny, corpus, tmp_path):
+    base = tiny(data=str(corpus), steps=12, batch_size=4, eval_every=4, baselines=True)
+    experiment = page("trained", "seeds = 1\n" + base + ARMS)
     session = run_study(experiment, work=tmp_path / "work")
     assert session.made == 3
     slow, fast, wild = (r.outcome for r in results_of(experiment))
