@@ -74,6 +74,7 @@ class GPTBatch:
             if spread is None:  # slots between those in step are computed and thrown away
                 spread = np.zeros((span.stop - span.start, *q.shape[1:]), np.float32)
             spread[at] = q
-            layers.add_attended(layer, layers.attention(spread, keys, values)[at])
+            layers.attended[...] = layers.attention(spread, keys, values)[at]
+            layers.add_attended(layer)
             layers.add_mlp(layer)
         return layers.logits()

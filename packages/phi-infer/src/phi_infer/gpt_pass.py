@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phi_infer.gpt_weights import GPTLayer, GPTWeights
-from phi_infer.matrices import multiplier, product
+from phi_infer.matrices import product
 
 __all__ = ["SUM_RANGE", "GPTPass"]
 
@@ -24,7 +24,8 @@ SUM_RANGE = (1e-30, 1e30)  # of attention's unnormalised weights: well inside fl
 
 class GPTPass:
     """Passes over up to `size` tokens. Call embed, for each layer qkv, attention, add_attended
-    and add_mlp, and then logits; x [n, C] is the residual stream.
+    and add_mlp, and then logits; keep_last may come in between. x [n, C] is the residual stream,
+    attended [n, K, G, D] what add_attended reads.
     """
 
     def __init__(self, weights: GPTWeights, size: int) -> None:
@@ -35,19 +36,28 @@ class GPTPass:
         self._all_products = np.empty((size, weights.n_columns), np.float32)
         self._all_gate_up = np.empty((size, 2 * c.n_hidden), np.float32)
         self._all_hidden = np.empty((size, c.n_hidden), np.float32)
+        self._all_attended = np.empty((size, c.n_kv_head, c.n_group, c.head_size), np.float32)
         self._all_updates = np.empty((size, c.n_embd), np.float32)
         self._scores = np.empty(0, np.float32)
 
     def embed(self, tokens: Array) -> None:
         """The start of a pass over tokens [n]."""
-        n = len(tokens)
-        self._with_eps, self._with_one = self._all_with_eps[:n], self._all_with_one[:n]
-        self._gate_up, self._hidden = self._all_gate_up[:n], self._all_hidden[:n]
-        self._product, self._update = self._all_products[:n], self._all_updates[:n]
-        self.x, self._h = self._with_eps[:, :-1], self._with_one[:, :-1]
+        self._use(slice(len(tokens)))
         self.x[...] = self.weights.embedding[tokens]
         self._with_eps[:, -1] = self.weights.eps  # a sum of squares is never zero
         self._with_one[:, -1] = 1
+
+    def keep_last(self) -> None:
+        """Goes on with the last token alone."""
+        last = len(self.x) - 1
+        self._use(slice(last, last + 1))
+
+    def _use(self, tokens: slice) -> None:
+        self._with_eps, self._with_one = self._all_with_eps[tokens], self._all_with_one[tokens]
+        self._gate_up, self._hidden = self._all_gate_up[tokens], self._all_hidden[tokens]
+        self._product, self._update = self._all_products[tokens], self._all_updates[tokens]
+        self.attended = self._all_attended[tokens]
+        self.x, self._h = self._with_eps[:, :-1], self._with_one[:, :-1]
 
     def _normalise(self) -> None:
         """RMSNorm but for what the weights hold."""
@@ -75,22 +85,23 @@ class GPTPass:
     def attention(self, q: Array, keys: Array, values: Array, seen: Array | None = None) -> Array:
         """[..., T, D] of q [..., T, D] over keys [..., D, n] and values [..., n, D + 1].
 
-        seen [T, n]: 1 where a row is seen, 0 where not. Without it all rows are, and those that
-        are zero weigh nothing. The last value is 1, so the product with the weights ends in their
-        sum; no maximum is subtracted until a sum is not comfortably within range.
+        seen [T, m]: 1 where one of the last m rows is seen, 0 where not; all before them are.
+        Without it all rows are, and those that are zero weigh nothing. The last value is 1, so the
+        product with the weights ends in their sum; no maximum is subtracted until a sum is not
+        comfortably within range.
         """
         weights = self._room((*np.broadcast_shapes(q.shape[:-2], keys.shape[:-2]),
                               q.shape[-2], keys.shape[-1]))  # fmt: skip
         np.matmul(q, keys, weights)
         np.exp(weights, weights)
         if seen is not None:
-            weights *= seen
+            weights[..., -seen.shape[-1] :] *= seen
         sums = np.matmul(weights, values)
         total = sums[..., -1]
         if not (SUM_RANGE[0] < total.min() and total.max() < SUM_RANGE[1]):  # also for a NaN
             seen = values[..., None, :, -1] if seen is None else seen
             np.matmul(q, keys, weights)
-            np.copyto(weights, -np.inf, where=seen == 0)
+            np.copyto(weights[..., -seen.shape[-1] :], -np.inf, where=seen == 0)
             weights -= weights.max(axis=-1, keepdims=True)
             np.exp(weights, weights)
             sums = np.matmul(weights, values)
@@ -103,9 +114,9 @@ class GPTPass:
             self._scores = np.empty(size, np.float32)
         return self._scores[:size].reshape(shape)
 
-    def add_attended(self, layer: GPTLayer, attended: Array) -> None:
-        """attended [n, ...] through the layer's out into the residual stream."""
-        product(attended.reshape(len(self.x), -1), layer.out, self._update)
+    def add_attended(self, layer: GPTLayer) -> None:
+        """What was attended to, through the layer's out, into the residual stream."""
+        product(self.attended.reshape(len(self.x), -1), layer.out, self._update)
         np.add(self.x, self._update, self.x)
 
     def add_mlp(self, layer: GPTLayer) -> None:
@@ -124,8 +135,3 @@ class GPTPass:
         """[n, V], a new array."""
         self._normalise()
         return product(self._h, self.weights.head)
-
-    def last_logits(self) -> Array:
-        """[V] of the last token alone, a new array."""
-        self._normalise()
-        return multiplier(self._h[-1], self.weights.head)(self.weights.head)

@@ -1,9 +1,13 @@
-"""Many tokens of one text at once into a GPT's cache: matrix products in place of vectors."""
+"""Many tokens of one text at once into a GPT's cache: matrix products in place of vectors.
+
+Of the last layer only the last token's output is made: nothing but its logits depends on it. The
+others leave their keys and values there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +19,18 @@ __all__ = ["prefill"]
 
 Array = NDArray[Any]
 
-CHUNK = 128  # tokens a pass: what they make stays in cache
+CHUNK = 256  # tokens a pass: what they make stays in cache
+QUERIES = 64  # tokens of a chunk that look back at once, none of them far beyond what it sees
+
+
+class _Queries(NamedTuple):
+    """Tokens of a chunk, how many rows of its context they look at, which of the last of these
+    each one sees [T, m]; the rows before are seen by all.
+    """
+
+    tokens: slice
+    n_rows: int
+    seen: Array
 
 
 def prefill(cache: GPTCache, ids: Sequence[int] | Array) -> Array:
@@ -27,16 +42,17 @@ def prefill(cache: GPTCache, ids: Sequence[int] | Array) -> Array:
     with np.errstate(over="ignore", invalid="ignore"):
         for first in range(0, len(tokens), size):
             _read(cache, layers, tokens[first : first + size])
-        return layers.last_logits()
+        last: Array = layers.logits()[0]
+        return last
 
 
 def _read(cache: GPTCache, layers: GPTPass, tokens: Array) -> None:
-    """T tokens, at most a window, through the layers and into the cache."""
+    """T tokens, at most a window, into the cache; the last one's residual stream is left."""
     w, n = cache.weights, len(tokens)
     positions = np.arange(cache.position, cache.position + n)
     turns = w.turns(positions)[:, None]
     overwrites = cache.position + n > cache.window
-    seen = _seen_rows(cache, positions)
+    parts = _split(cache, positions)
     layers.embed(tokens)
     for layer, rows in zip(w.layers, cache.rows, strict=True):
         q, new = layers.qkv(layer, turns)
@@ -46,11 +62,31 @@ def _read(cache: GPTCache, layers: GPTPass, tokens: Array) -> None:
         else:
             rows[cache.position : cache.position + n] = new
             context = rows[: cache.position + n]
-        keys, values = cache.keys_and_values(context)
-        heads = layers.attention(q.transpose(1, 2, 0, 3), keys[:, None], values[:, None], seen)
-        layers.add_attended(layer, heads.transpose(2, 0, 1, 3))
+        if layer is w.layers[-1]:
+            layers.keep_last()
+            q, parts = q[-1:], [_Queries(slice(1), len(context), parts[-1].seen[-1:])]
+        for part in parts:
+            keys, values = cache.keys_and_values(context[: part.n_rows])
+            heads = q[part.tokens].transpose(1, 2, 0, 3)
+            attended = layers.attention(heads, keys[:, None], values[:, None], part.seen)
+            layers.attended[part.tokens] = attended.transpose(2, 0, 1, 3)
+        layers.add_attended(layer)
         layers.add_mlp(layer)
     cache.position += n
+
+
+def _split(cache: GPTCache, positions: Array) -> list[_Queries]:
+    """A chunk in parts."""
+    n, before = len(positions), cache.position
+    if before + n > cache.window:
+        return [_Queries(slice(n), cache.filled + n, _seen_rows(cache, positions))]
+    causal = np.tri(QUERIES, dtype=np.float32)
+    ends = [*range(QUERIES, n, QUERIES), n]
+    starts = [0, *ends[:-1]]
+    return [
+        _Queries(slice(a, b), before + b, causal[: b - a, : b - a])
+        for a, b in zip(starts, ends, strict=True)
+    ]
 
 
 def _seen_rows(cache: GPTCache, positions: Array) -> Array:

@@ -84,6 +84,9 @@ def product(x: Array, matrix: Array, out: Array | None = None) -> Array:
     n_out = matrix.shape[1]
     if out is None:
         out = np.empty((len(x), n_out), np.float32)
+    if len(x) == 1:
+        multiplier(x[0], matrix)(matrix, out[0])
+        return out
     width = SMALL // x.size
     if lies_by_rows(matrix):
         width = min(width, SMALL_OUTPUT // len(x))

@@ -19,7 +19,7 @@ __all__ = ["prefill"]
 
 Array = NDArray[Any]
 
-CHUNK = 128  # tokens a pass: what they make stays in cache
+CHUNK = 256  # tokens a pass: what they make stays in cache
 
 
 def prefill(weights: RWKV7Weights, state: RWKV7State, ids: Sequence[int] | Array) -> Array:
@@ -31,12 +31,12 @@ def prefill(weights: RWKV7Weights, state: RWKV7State, ids: Sequence[int] | Array
         if wkv is None or wkv.r.shape[1] != len(piece):
             wkv = WKV(1, len(piece), c.n_head, c.head_size, dtype=np.float32, keep=False)
         x = _read(weights, state, wkv, piece)
-    last: Array = logits(weights, x[-1:])[0]
+    last: Array = logits(weights, x)[0]
     return last
 
 
 def _read(weights: RWKV7Weights, state: RWKV7State, wkv: WKV, tokens: Array) -> Array:
-    """The residual stream [n, C]."""
+    """The residual stream [1, C] of the last token, which alone goes through all of the last layer."""
     x, first_values = weights.embed(tokens), None
     states = (state.time_shift[0], state.channel_shift[0], state.wkv[0])
     for layer, time_shift, channel_shift, heads in zip(weights.layers, *states, strict=True):
@@ -53,7 +53,10 @@ def _read(weights: RWKV7Weights, state: RWKV7State, wkv: WKV, tokens: Array) -> 
         before = _shifted(h, time_shift)
         first_values = add_time_mix(weights, layer, x, h, before, first_values, recur)
         h = norm(weights, x, layer.channel_norm)
-        add_channel_mix(layer, x, h, _shifted(h, channel_shift))
+        before = _shifted(h, channel_shift)
+        if layer is weights.layers[-1]:
+            x, h, before = x[-1:], h[-1:], before[-1:]
+        add_channel_mix(layer, x, h, before)
     state.position += len(tokens)
     return x
 
