@@ -136,6 +136,10 @@ def test_openais_client_completes(server, client):
     assert "".join(e.choices[0].text for e in events[:-1]) == expected.text
     streamed = [p for e in events[:-1] for p in e.choices[0].logprobs.token_logprobs]
     assert streamed == log_probs.token_logprobs
+    lengths = [len(token) for token in log_probs.tokens]
+    assert log_probs.text_offset == [sum(lengths[:i]) for i in range(len(lengths))]
+    offsets = [at for e in events[:-1] for at in e.choices[0].logprobs.text_offset]
+    assert offsets == log_probs.text_offset
     assert events[-1].usage == got.usage
 
 

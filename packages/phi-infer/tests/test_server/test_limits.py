@@ -106,6 +106,9 @@ def test_a_full_queue_is_429(one_slot, wait_until):
         ({"logprobs": 21}, "logprobs"),
         ({"echo": True}, "echo"),
         ({"best_of": 3}, "best_of"),
+        ({"model": 5}, "model"),
+        ({"model": ["small"]}, "model"),
+        ({"model": "\ud800"}, "model"),
     ],
 )
 def test_a_request_that_asks_for_what_is_not_allowed(shared, body, param):
@@ -201,6 +204,14 @@ def test_a_request_that_takes_too_long(start):
     assert server.engine.n_running == 0
 
 
+def test_more_texts_than_there_is_ever_room_for(start):
+    """429 would say to try again."""
+    server = start(slots=2, max_waiting=1)
+    status, got = server.ask(COMPLETIONS, {"n": 4, "max_tokens": 1})
+    assert (status, got["error"]["param"]) == (400, "n")
+    assert server.ask(COMPLETIONS, {"n": 3, "max_tokens": 1})[0] == 200
+
+
 def test_an_api_key(start):
     server = start(api_key="sesame")
     for headers in ({}, {"Authorization": "Bearer sesam"}, {"Authorization": "sesame"},
@@ -210,6 +221,8 @@ def test_an_api_key(start):
             assert (status, got["error"]["code"]) == (401, "invalid_api_key")
         assert server.ask(COMPLETIONS, {}, headers=headers)[0] == 401
     assert server.ask("/v1/models", headers={"Authorization": "Bearer sesame"})[0] == 200
+    assert server.ask("/v1/models", headers={"Authorization": "bearer sesame"})[0] == 200
+    assert header(server, "/v1/models", "www-authenticate") == (401, "Bearer")
     assert server.ask("/health")[0] == server.ask("/")[0] == 200
     assert server.engine.n_tokens == 0
 
@@ -221,20 +234,42 @@ def test_pages_of_other_sites(start):
     for headers in ({"Origin": "https://evil.example"}, {"Origin": "null"}, {"Origin": "http://["}):
         assert closed.ask(COMPLETIONS, {"max_tokens": 1}, headers=headers)[0] == 403
     assert closed.ask("/v1/models", headers={"Host": "evil.example"})[0] == 403
-    assert closed.ask("/v1/models", headers={"Host": "localhost:1"})[0] == 200
+    assert closed.ask("/v1/models", headers={"Host": "LocalHost:1"})[0] == 200
     assert _allowed_origin(closed, "https://friend.example") == (403, None)
     opened = start(cors_origins=("https://friend.example",))
     assert _allowed_origin(opened, "https://friend.example") == (200, "https://friend.example")
     assert _allowed_origin(opened, "https://evil.example") == (403, None)
 
 
+def test_a_page_that_was_allowed_may_send_any_header(start):
+    """OpenAI's client for browsers tells of itself in headers of its own."""
+    server = start(cors_origins=("https://friend.example",), api_key="sesame")
+    asks = {
+        "Origin": "https://friend.example",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,content-type,x-stainless-lang",
+    }
+    name = "access-control-allow-headers"
+    status, allowed = header(server, COMPLETIONS, name, method="OPTIONS", headers=asks)
+    assert status == 200
+    assert {"authorization", "x-stainless-lang"} <= set(allowed.replace(" ", "").split(","))
+    asks["Origin"] = "https://evil.example"
+    assert header(server, COMPLETIONS, name, method="OPTIONS", headers=asks)[0] == 400
+
+
 def _allowed_origin(server, origin):
+    name = "access-control-allow-origin"
+    return header(server, "/v1/models", name, headers={"Origin": origin})
+
+
+def header(server, path, name, *, method="GET", headers=None):
+    """Status and one header of the answer."""
     connection = server.connect()
-    connection.request("GET", "/v1/models", headers={"Origin": origin})
+    connection.request(method, path, headers=headers or {})
     answer = connection.getresponse()
     answer.read()
     connection.close()
-    return answer.status, answer.getheader("access-control-allow-origin")
+    return answer.status, answer.getheader(name)
 
 
 def test_a_failure_inside_says_nothing_of_the_inside(start, monkeypatch, caplog):

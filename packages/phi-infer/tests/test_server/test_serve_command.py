@@ -7,16 +7,19 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 from typer.testing import CliRunner
 
 from phi_infer.cli import app
 from phi_infer.errors import PhiInferError
+from phi_infer.server.run import SPARE_FILES, bind, connections_allowed
 
 PROGRAM = [sys.executable, "-c", "from phi_infer.cli import main; main()", "serve"]
 
@@ -60,7 +63,98 @@ def test_a_port_in_use_is_one_line(checkpoint):
             capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
     assert done.returncode == 1
-    assert done.stderr == "phi-infer: error: the address is in use; choose another port\n"
+    assert done.stderr == (
+        f"phi-infer: error: 127.0.0.1, port {port}: the address is in use; choose another port\n"
+    )
+
+
+@pytest.mark.parametrize("host", ["nowhere.invalid", "192.0.2.1", "x" * 300])
+def test_a_host_that_is_not_here_is_named(host):
+    with pytest.raises(PhiInferError, match=f"{host}[:,]"):
+        bind(host, 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_right_after_its_line_ends_it(checkpoint, number):
+    for _ in range(3):
+        process = start(checkpoint)
+        process.stdout.readline()
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+        assert (process.returncode, errors) == (0, "")
+
+
+def test_a_second_signal_ends_the_patience(checkpoint):
+    """And still tells its clients, without a traceback."""
+    process = start(checkpoint, "--grace", "600")
+    try:
+        port = int(process.stdout.readline().rsplit(":", 1)[1].split()[0])
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        body = {"max_tokens": 4096, "stream": True, "logit_bias": {"299": -100}}
+        connection.request("POST", "/v1/completions", json.dumps(body | {"n": 8}).encode())
+        answer = connection.getresponse()
+        answer.readline()
+        process.send_signal(signal.SIGINT)
+        while not _refused(port):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert b'"shutting_down"' in answer.read()
+        connection.close()
+        _, errors = process.communicate(timeout=30)
+        assert (process.returncode, errors) == (0, "")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _refused(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=30).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")
+def test_more_connections_than_files(checkpoint):
+    """All others are closed, nothing is logged, and the server answers again when they are gone."""
+    limit = SPARE_FILES + 20
+    connections_allowed(2 * limit)  # of this process
+    process = start(checkpoint, before=f"ulimit -n {limit};")
+    idle = []
+    try:
+        port = int(process.stdout.readline().rsplit(":", 1)[1].split()[0])
+        for _ in range(2 * limit):
+            idle.append(socket.create_connection(("127.0.0.1", port), timeout=30))
+        closed = sum(connection.recv(1) == b"" for connection in idle[limit:])
+        assert closed == limit
+        for connection in idle:
+            connection.close()
+        while (status := _health(port)) == 503:
+            time.sleep(0.01)
+        assert status == 200
+        process.terminate()
+        _, errors = process.communicate(timeout=30)
+        assert (process.returncode, errors) == (0, "")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _health(port):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", "/health")
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def start(checkpoint, *options, before=""):
+    command = shlex.join([*PROGRAM, str(checkpoint), "--port", "0", *options])
+    return subprocess.Popen(
+        ["sh", "-c", f"{before} exec {command}"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
 
 
 def test_without_the_extra_it_names_the_command(monkeypatch, checkpoint):

@@ -67,7 +67,7 @@ def create_app(generator: Generator, settings: Settings | None = None) -> Starle
                 CORSMiddleware,
                 allow_origins=server.settings.cors_origins,
                 allow_methods=["GET", "POST"],
-                allow_headers=["authorization", "content-type"],
+                allow_headers=["*"],  # OpenAI's client for browsers sends many of its own
             )
         )
     middleware.append(

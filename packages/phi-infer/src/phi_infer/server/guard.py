@@ -47,7 +47,8 @@ class Guard:
         try:
             self._check(Headers(scope=scope), scope["path"])
         except RequestError as error:
-            refusal = JSONResponse(error.json, error.status)
+            asks = {"www-authenticate": "Bearer"} if error.status == 401 else None
+            refusal = JSONResponse(error.json, error.status, asks)
             await refusal(scope, receive, counted)
         else:
             await self._app(scope, receive, counted)
@@ -61,8 +62,9 @@ class Guard:
         if origin is not None and not self._allowed(origin, host):
             raise RequestError(403, "pages of other sites may not use this server")
         if s.api_key is not None and path not in OPEN_PATHS:
-            given = headers.get("authorization", "").encode("latin-1")
-            if not hmac.compare_digest(given, f"Bearer {s.api_key}".encode()):
+            scheme, _, given = headers.get("authorization", "").partition(" ")
+            same = hmac.compare_digest(given.strip().encode("latin-1"), s.api_key.encode())
+            if scheme.lower() != "bearer" or not same:
                 raise RequestError(401, "the API key is missing or wrong", code="invalid_api_key")
 
     def _allowed(self, origin: str, host: str) -> bool:
@@ -75,10 +77,10 @@ class Guard:
 
 
 def _name(host: str) -> str:
-    """Without the port.
+    """Without the port, in small letters.
 
-    >>> _name("localhost:8000"), _name("[::1]:8000")
+    >>> _name("Localhost:8000"), _name("[::1]:8000")
     ('localhost', '[::1]')
     """
-    name, colon, port = host.rpartition(":")
-    return name if colon and port.isdigit() else host
+    name, colon, port = host.lower().rpartition(":")
+    return name if colon and port.isdigit() else host.lower()

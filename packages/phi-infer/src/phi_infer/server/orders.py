@@ -103,13 +103,17 @@ def _order(
     log_probs: int | None,
     stop: list[str] | None = None,
 ) -> Order:
-    fields.texts("model", 1, 1000)  # any name: there is one model
+    if fields.get("model") is not None:
+        clean_text("model", fields.get("model"))  # any name: there is one model
     n_each = fields.integer("n", 1, limits.max_choices, default=1)
     if n_each * len(prompts) > limits.max_choices:
         raise RequestError(
             400, f"{n_each * len(prompts)} texts; a request may ask for {limits.max_choices}",
             param="n",
         )  # fmt: skip
+    if n_each * len(prompts) > limits.slots + limits.max_waiting:
+        raise RequestError(400, f"n: this server has room for {limits.slots + limits.max_waiting} "
+                                "texts at a time", param="n")  # fmt: skip
     stops = fields.texts("stop", MAX_STOPS, MAX_STOP_CHARACTERS) + (stop or [])
     sampling = _sampling(fields, generator)
     seed = fields.integer("seed", -(2**63), 2**64 - 1, default=secrets.randbelow(2**63))

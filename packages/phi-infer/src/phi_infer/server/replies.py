@@ -21,7 +21,6 @@ from phi_infer.server.shapes import Shape, usage
 
 __all__ = ["Reply", "ring"]
 
-JSON = [(b"content-type", b"application/json")]
 EVENTS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
@@ -90,16 +89,26 @@ class Reply:
         return None if self._order.log_probs is None else choices
 
     async def _send_whole(self, send: Send) -> None:
-        status, content = 200, {}
+        status = 200
         try:
             async for _ in self._news():
                 pass
-            content = self._shape.whole([self._whole(i) for i in range(len(self._jobs))],
-                                        self._counts())  # fmt: skip
+            if self._order.log_probs is None:
+                body = self._whole_body()
+            else:  # may be megabytes: others' chunks go on meanwhile
+                body = await asyncio.to_thread(self._whole_body)
         except RequestError as error:
-            status, content = error.status, error.json
-        await send({"type": "http.response.start", "status": status, "headers": JSON})
-        await send({"type": "http.response.body", "body": _dump(content)})
+            status, body = error.status, _dump(error.json)
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+        ]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _whole_body(self) -> bytes:
+        choices = [self._whole(i) for i in range(len(self._jobs))]
+        return _dump(self._shape.whole(choices, self._counts()))
 
     def _whole(self, index: int) -> dict[str, Any]:
         text = self._order.texts[index].completion()

@@ -1,30 +1,47 @@
 """Serving over TCP: sockets, signals, and clients that are slow on purpose.
 
 After a signal to stop the server takes no more, gives running requests some seconds, then tells
-those that are left and ends.
+those that are left and ends. A second signal ends that patience.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import signal
 import socket
+import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from phi_infer.errors import PhiInferError
 from phi_infer.generator import Generator
 from phi_infer.server.api import create_app
 from phi_infer.server.settings import Settings
 
-__all__ = ["Server", "bind", "serve"]
+if sys.platform != "win32":
+    import resource
+
+__all__ = ["Server", "bind", "connections_allowed", "serve"]
 
 HEADER_SECONDS = 15.0  # for the head of a request, from the connection or its first byte
 STALLED_SECONDS = 30.0  # in which a client takes nothing of what waits for it
 LAST_WORDS_SECONDS = 5.0  # for clients to take what they are told at the end
+QUEUED = 2048  # connections in the kernel's queue
+ACCEPTED = 64  # in one round of the event loop
+CROWD = 64  # connections beyond the limit that are told so; others are closed unheard
+SPARE_FILES = CROWD + 5 * ACCEPTED  # closing one takes some rounds
+REMEDIES = {
+    errno.EADDRINUSE: "the address is in use; choose another port",
+    errno.EADDRNOTAVAIL: "not an address of this machine; choose another --host",
+    errno.EACCES: "that is not allowed; choose a port above 1023",
+}
 
 
 class PatientProtocol(H11Protocol):
@@ -34,9 +51,11 @@ class PatientProtocol(H11Protocol):
     _stall_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Starts the time for a head."""
+        """Starts the time for a head; too many are not even heard."""
         super().connection_made(transport)
         self._wait_for_head()
+        if len(self.connections) > (self.limit_concurrency or 0) + CROWD:
+            transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Goes on, with the time for a head while there is none."""
@@ -76,7 +95,9 @@ class Server(uvicorn.Server):
     """uvicorn's, ended in the engine's order. started and should_exit are uvicorn's."""
 
     def __init__(self, app: Starlette, settings: Settings) -> None:
-        grace = settings.grace_seconds
+        self._engine, self._grace = app.state.engine, settings.grace_seconds
+        self._loop: asyncio.AbstractEventLoop | None = None  # while it shuts down
+        self._impatient = False
         super().__init__(
             uvicorn.Config(
                 app,
@@ -86,33 +107,79 @@ class Server(uvicorn.Server):
                 log_level="warning",
                 access_log=False,
                 server_header=False,
-                limit_concurrency=settings.max_connections,
+                backlog=ACCEPTED,
+                limit_concurrency=connections_allowed(settings.max_connections),
                 timeout_keep_alive=30,
-                timeout_graceful_shutdown=round(grace + LAST_WORDS_SECONDS),
+                timeout_graceful_shutdown=round(self._grace + LAST_WORDS_SECONDS),
             )
         )
-        self._engine, self._grace = app.state.engine, grace
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """At a signal. uvicorn would drop everything at the second one, and tell nobody."""
+        del sig, frame
+        self._impatient = self.should_exit
+        self.should_exit = True
+        if self._impatient and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._hurry)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listens; asyncio takes its `backlog` for the queue's length, too."""
+        await super().startup(sockets)
+        for listener in sockets or []:
+            listener.listen(QUEUED)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Takes no more; what is left after the grace is told so."""
         self._engine.close()
-        asyncio.get_running_loop().call_later(self._grace, self._engine.end)
+        self._loop = asyncio.get_running_loop()
+        self._loop.call_later(0 if self._impatient else self._grace, self._engine.end)
         await super().shutdown(sockets)
+
+    def _hurry(self) -> None:
+        self._engine.end()
+        asyncio.get_running_loop().call_later(LAST_WORDS_SECONDS, self._hang_up)
+
+    def _hang_up(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+
+def connections_allowed(wanted: int) -> int:
+    """As many as the process may have open files for, which it asks for first.
+
+    Without a file for a connection, accepting fails again and again.
+    """
+    if sys.platform == "win32":
+        return wanted
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted + SPARE_FILES:
+        return wanted
+    more = wanted + SPARE_FILES
+    if hard != resource.RLIM_INFINITY:
+        more = min(more, hard)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
+        soft = more
+    return max(1, min(wanted, soft - SPARE_FILES))
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that listens; port 0: any free one. Raises OSError."""
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
+    """A socket that listens; port 0: any free one. Raises PhiInferError."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (OSError, UnicodeError):
+        raise PhiInferError(f"--host {host}: no such address; give one of this machine") from None
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(2048)
-    except OSError:
+        listener.listen(QUEUED)
+    except OSError as error:
         listener.close()
-        raise
+        remedy = REMEDIES.get(error.errno or 0, f"{error.strerror}; choose another one")
+        raise PhiInferError(f"{host}, port {port}: {remedy}") from None
     return listener
 
 
@@ -125,7 +192,7 @@ def serve(
 ) -> None:
     """Serves until SIGINT or SIGTERM, then returns. announce: called before the first request."""
     server = Server(create_app(generator, settings), settings)
-    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again when it has ended
-        signal.signal(number, lambda *_: None)
+    for number in (signal.SIGINT, signal.SIGTERM):  # until uvicorn listens to them itself
+        signal.signal(number, server.handle_exit)
     announce()
     server.run(sockets=[listener])

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import Counter
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 from phi_infer.request import TokenChoice
@@ -78,6 +80,10 @@ class CompletionShape(Shape):
 
     prefix, kinds = "cmpl", ("text_completion", "text_completion")
 
+    def __init__(self, model: str, tokenizer: Tokenizer) -> None:
+        super().__init__(model, tokenizer)
+        self._offsets: Counter[int] = Counter()  # index -> characters of the tokens so far
+
     def choice(
         self,
         index: int,
@@ -87,20 +93,22 @@ class CompletionShape(Shape):
         *,
         part: bool,
     ) -> dict[str, Any]:
-        del part
-        found = None if tokens is None else self._log_probs(tokens)
+        found = None if tokens is None else self._log_probs(tokens, self._offsets[index])
+        if part and found is not None:
+            self._offsets[index] += sum(map(len, found["tokens"]))
         finish = None if finish is None else FINISH[finish]
         return {"index": index, "text": text, "logprobs": found, "finish_reason": finish}
 
-    def _log_probs(self, tokens: Sequence[TokenChoice]) -> dict[str, Any]:
+    def _log_probs(self, tokens: Sequence[TokenChoice], offset: int) -> dict[str, Any]:
         texts = [self._text(token.id) for token in tokens]
+        ends = accumulate(map(len, texts), initial=offset)
         return {
             "tokens": texts,
             "token_logprobs": [token.log_prob for token in tokens],
             "top_logprobs": [
                 {self._text(i): p for i, p in reversed(token.alternatives)} for token in tokens
             ],
-            "text_offset": [sum(map(len, texts[:i])) for i in range(len(texts))],
+            "text_offset": list(ends)[: len(texts)],
         }
 
 
