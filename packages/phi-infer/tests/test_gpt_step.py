@@ -21,8 +21,10 @@ SHAPES = [
     {"qk_norm": True},
     {"rope_scaling": 4.0, "rope_base": 100.0},
     {"n_head": 4, "n_kv_head": 2, "qk_norm": True, "rope_scaling": 1.5, "tied_head": False},
-    {"n_embd": 192, "n_head": 4, "vocab_size": 12_000},  # matrices that lie by rows
+    {"n_embd": 192, "n_head": 4, "vocab_size": 24_000},  # matrices that lie by rows
 ]
+
+TOLERANCE = {"rtol": 1e-4, "atol": 5e-5}
 
 
 @pytest.mark.parametrize("changes", SHAPES)
@@ -127,6 +129,22 @@ def test_prefill_equals_the_whole_sequence(make_model, changes, pieces):
         logits = step.prefill(ids[step.position : end])
         assert step.position == end
         np.testing.assert_allclose(logits, whole[end - 1], rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("pieces", [[64], [65], [30, 200], [256], [257], [520], [300, 1, 219]])
+@pytest.mark.parametrize("scale", [1.0, 40.0])
+def test_prefill_of_a_long_text_equals_the_whole_sequence(make_model, pieces, scale):
+    """Over the edges of chunks and of attention's parts, which extreme scores go through twice."""
+    model = make_model(13, n_head=4, n_kv_head=2, seq_len=521)
+    model.parameters["layers.0.attention.qkv"][: 16 + 8] *= scale
+    ids = np.random.default_rng(9).integers(0, 300, sum(pieces) + 1)
+    whole = model.logits(ids)[0]
+    tolerance = {"rtol": 1e-2, "atol": 1e-3 * np.abs(whole).max()} if scale > 1 else TOLERANCE
+    step = GPTStep(model.config, model.parameters)
+    for end in np.cumsum(pieces):
+        logits = step.prefill(ids[step.position : end])
+        np.testing.assert_allclose(logits, whole[end - 1], **tolerance)
+    np.testing.assert_allclose(step(int(ids[-1])), whole[-1], **tolerance)
 
 
 @pytest.mark.parametrize("window", [1, 3, 16, 40, 64])
