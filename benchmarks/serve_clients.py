@@ -85,7 +85,8 @@ async def connect(
     """A connection with a request on its way."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = f"{what} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
-    writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+    kind = "Content-Type: application/json\r\n"
+    writer.write(f"{head}{kind}Content-Length: {len(body)}\r\n\r\n{body}".encode())
     return reader, writer
 
 
