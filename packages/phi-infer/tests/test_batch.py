@@ -14,8 +14,8 @@ KINDS = [
     {"n_head": 4, "n_kv_head": 2, "qk_norm": True, "rope_scaling": 2.0, "tied_head": False},
     {"kind": "rwkv7"},
     {"kind": "rwkv7", "tied_head": False, "n_layer": 3},
-    {"n_embd": 192},  # matrices that lie by rows
-    {"kind": "rwkv7", "n_embd": 192},
+    {"n_embd": 192, "vocab_size": 12_000},  # matrices that lie by rows
+    {"kind": "rwkv7", "n_embd": 192, "vocab_size": 12_000},
 ]
 TOLERANCE = {"rtol": 5e-4, "atol": 2e-4}
 

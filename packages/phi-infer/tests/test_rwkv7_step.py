@@ -21,7 +21,7 @@ SHAPES = [
     {"tied_head": False},
     {"n_layer": 1, "n_head": 1},
     {"n_layer": 3, "n_embd": 12, "n_head": 4, "n_hidden": 20, "norm_eps": 1e-3},
-    {"n_embd": 192, "n_head": 4, "vocab_size": 24_000},  # matrices that lie by rows
+    {"n_embd": 192, "n_head": 4, "vocab_size": 12_000},  # matrices that lie by rows
 ]
 
 

@@ -21,7 +21,7 @@ __all__ = ["MatrixTable", "fill", "lies_by_rows", "multiplier", "product"]
 Array = NDArray[Any]
 
 LONG_ROW = 192  # inputs: below, a call for each output costs more than it gains
-LARGE = 1 << 22  # elements of all matrices: 16 MB, more than a cache keeps from token to token
+LARGE = 1 << 21  # elements of all matrices: 8 MB; more come from memory, or from a slow cache
 STRIP = 128  # rows transposed at a time: they stay in cache
 FEW = 32  # vectors: for more of them OpenBLAS does best with the matrix as a whole
 SMALL = 1_000_000  # multiply-adds: so many OpenBLAS makes without packing the matrix first
@@ -35,9 +35,7 @@ class MatrixTable:
     def __init__(self, shapes: Mapping[str, tuple[int, int]]) -> None:
         is_large = sum(n_in * n_out for n_in, n_out in shapes.values()) > LARGE
         self._by_rows = {
-            name
-            for name, (n_in, n_out) in shapes.items()
-            if n_in >= LONG_ROW and (n_in >= n_out or is_large)
+            name for name, (n_in, _) in shapes.items() if is_large and n_in >= LONG_ROW
         }
         lying = {name: s[::-1] if name in self._by_rows else s for name, s in shapes.items()}
         self._table = FlatTable(lying, dtype=np.float32)
