@@ -33,9 +33,10 @@ def test_the_product_is_that_of_float64(shape, other):
 
 
 def test_long_rows_lie_in_a_row_where_the_table_is_large():
-    for other, expected in zip(OTHERS, ([False] * 5, [False, False, True, True, True]), strict=True):
-        tables = [MatrixTable({"other": other, "m": shape}) for shape in SHAPES]
-        assert [lies_by_rows(table["m"]) for table in tables] == expected
+    for other, is_large in zip(OTHERS, [False, True], strict=True):
+        for shape in SHAPES:
+            table = MatrixTable({"other": other, "m": shape})
+            assert lies_by_rows(table["m"]) == (is_large and shape[0] >= 300)
 
 
 def test_a_part_of_a_matrix_is_filled_in_place():

@@ -36,7 +36,7 @@ def prefill(weights: RWKV7Weights, state: RWKV7State, ids: Sequence[int] | Array
 
 
 def _read(weights: RWKV7Weights, state: RWKV7State, wkv: WKV, tokens: Array) -> Array:
-    """The residual stream [1, C] of the last token, which alone goes through all of the last layer."""
+    """The residual stream [1, C] of the last token: no other goes through all of the last layer."""
     x, first_values = weights.embed(tokens), None
     states = (state.time_shift[0], state.channel_shift[0], state.wkv[0])
     for layer, time_shift, channel_shift, heads in zip(weights.layers, *states, strict=True):
