@@ -5,6 +5,8 @@
     gguf          llama.cpp's file                                 gguf_llama, gguf, q8_0
     llama2c       llama2.c's model.bin with its tokenizer.bin      llama2c
 
+Each format's module is imported when it is first used.
+
 >>> from phi_infer.formats import read, write
 >>> write(read("best.phi"), "best.gguf", "gguf", dtype="int8")           # doctest: +SKIP
 """
@@ -13,26 +15,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from phi_infer.errors import FormatError
-from phi_infer.formats.gguf_llama import read_gguf_llama, write_gguf_llama
-from phi_infer.formats.huggingface import read_huggingface, write_huggingface
-from phi_infer.formats.llama2c import looks_like_llama2c, read_llama2c, write_llama2c
 from phi_infer.formats.model import DTYPES
-from phi_infer.formats.phi import write_phi
-from phi_infer.formats.safetensors import looks_like_safetensors
 from phi_model import Checkpoint, load_checkpoint
 
 __all__ = ["DTYPES", "FORMATS", "read", "write"]
 
-WRITERS: dict[str, Callable[..., list[Path]]] = {
-    "phi": write_phi,
-    "safetensors": write_huggingface,
-    "gguf": write_gguf_llama,
-    "llama2c": write_llama2c,
+MODULES = {  # each has write_ and, but for phi, read_ before its own name
+    "phi": "phi",
+    "safetensors": "huggingface",
+    "gguf": "gguf_llama",
+    "llama2c": "llama2c",
 }
-FORMATS = tuple(WRITERS)
+FORMATS = tuple(MODULES)
 
 
 def read(path: str | os.PathLike[str], *, verify: bool = True) -> Checkpoint:
@@ -43,18 +42,18 @@ def read(path: str | os.PathLike[str], *, verify: bool = True) -> Checkpoint:
     """
     source = Path(path)
     if source.is_dir():
-        return read_huggingface(source)
+        return _reader("safetensors")(source)
     with source.open("rb") as file:
         start = file.read(64)
     size = source.stat().st_size
     if start.startswith(b"GGUF") or source.suffix == ".gguf":
-        return read_gguf_llama(source)
+        return _reader("gguf")(source)
     if b"phi-checkpoint" in start:
         return load_checkpoint(source, verify=verify)
-    if looks_like_safetensors(start, size) or source.suffix == ".safetensors":
-        return read_huggingface(source.parent)
-    if looks_like_llama2c(start, size) or source.suffix == ".bin":
-        return read_llama2c(source)
+    if _looks_like("safetensors", start, size) or source.suffix == ".safetensors":
+        return _reader("safetensors")(source.parent)
+    if _looks_like("llama2c", start, size) or source.suffix == ".bin":
+        return _reader("llama2c")(source)
     return load_checkpoint(source, verify=verify)
 
 
@@ -66,8 +65,24 @@ def write(
     to: one of FORMATS. dtype: one of DTYPES, how weights are stored.
     Raises FormatError for what the format cannot hold, OSError.
     """
-    if to not in WRITERS:
+    if to not in MODULES:
         raise FormatError(f"the format {to!r} is not known; choose one of {', '.join(FORMATS)}")
     if dtype not in DTYPES:
         raise FormatError(f"the dtype {dtype!r} is not known; choose one of {', '.join(DTYPES)}")
-    return WRITERS[to](checkpoint, path, dtype=dtype)
+    written: list[Path] = _function(MODULES[to], "write")(checkpoint, path, dtype=dtype)
+    return written
+
+
+def _function(module: str, verb: str) -> Callable[..., Any]:
+    function: Callable[..., Any] = getattr(
+        import_module(f"phi_infer.formats.{module}"), f"{verb}_{module}"
+    )
+    return function
+
+
+def _reader(name: str) -> Callable[[Path], Checkpoint]:
+    return _function(MODULES[name], "read")
+
+
+def _looks_like(module: str, start: bytes, size: int) -> bool:
+    return bool(_function(module, "looks_like")(start, size))
