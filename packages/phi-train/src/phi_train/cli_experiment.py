@@ -148,7 +148,9 @@ def search(
     from phi_train.experiment.run import run_search  # noqa: PLC0415
 
     started = time.monotonic()
-    experiment = _search_named(name, folder, work, _search_settings(trials, strategy, seed))
+    experiment, overrides = _search_named(
+        name, folder, work, _search_settings(trials, strategy, seed), _overrides(data, valid)
+    )
     if not experiment.search:
         raise ConfigError(f"{experiment.id} has no table [search]: docs/experiments.md tells more")
     print(f"{experiment.id}: {experiment.question}", flush=True)
@@ -157,14 +159,15 @@ def search(
         work=work,
         make_workers=_make_workers(workers, cluster),
         seconds=max(1.0, seconds - WRITING) if seconds else 0.0,
-        overrides=_overrides(data, valid) | ({"guard": True} if guard else {}),
+        overrides={**overrides, **({"guard": True} if guard else {})},
         say=lambda line: print(line, flush=True),
     )
     rows = search_ledger(plan)
     pages = write_report(experiment, rows, Path(work) / experiment.id, search=plan)
     decided = sum(row.state not in ("baseline", "killed") for row in rows)
+    best = plan.best.name if plan.best.number else "the baseline"
     print(
-        f"{decided} changes decided, best: {plan.best.name}; {session.made} trials in "
+        f"{decided} changes decided, best: {best}; {session.made} trials in "
         f"{time.monotonic() - started:.0f} s\nwrote {pages[0]} and {pages[1]}"
     )
     _end(session, experiment)
@@ -179,21 +182,24 @@ def _search_settings(trials: int, strategy: list[str] | None, seed: int) -> dict
 
 
 def _search_named(
-    name: str | None, folder: Path, work: Path, settings: dict[str, Any]
-) -> Experiment:
-    """The experiment of that id; the builtin search where there is none."""
+    name: str | None,
+    folder: Path,
+    work: Path,
+    settings: dict[str, Any],
+    sources: dict[str, str],
+    *,
+    begin: bool = True,
+) -> tuple[Experiment, dict[str, str]]:
+    """The experiment of that id, or the builtin search; and which sources still go over it."""
     from dataclasses import replace  # noqa: PLC0415
 
+    from phi_train.experiment.builtin import NAME, builtin_search  # noqa: PLC0415
     from phi_train.experiment.experiment import experiment_named  # noqa: PLC0415
-    from phi_train.experiment.run import builtin_search  # noqa: PLC0415
 
-    if name is None or name == BUILTIN_NAME:
-        return builtin_search(work, settings=settings)
+    if name is None or name == NAME:
+        return builtin_search(work, settings=settings, sources=sources, begin=begin), {}
     experiment = experiment_named(name, folder)
-    return replace(experiment, search={**experiment.search, **settings})
-
-
-BUILTIN_NAME = "search"
+    return replace(experiment, search={**experiment.search, **settings}), sources
 
 
 @experiment_app.command(name="grid")
@@ -274,8 +280,9 @@ def report(
 
     printed = []
     for name in ids:
-        experiment = _search_named(name, folder, work, {})
-        overrides = _overrides(data, valid)
+        experiment, overrides = _search_named(
+            name, folder, work, {}, _overrides(data, valid), begin=False
+        )
         if open_final:
             _end(open_it(experiment, work=work, workers=workers, overrides=overrides), experiment)
         rows, plan, final = report_of(experiment, overrides=overrides)
@@ -294,7 +301,7 @@ def report(
         print(json.dumps({"experiments": printed}))
 
 
-def _overrides(data: str | None, valid: str | None) -> dict[str, Any]:
+def _overrides(data: str | None, valid: str | None) -> dict[str, str]:
     return {k: v for k, v in (("data", data), ("valid", valid)) if v is not None}
 
 

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from phi_train import ConfigError, RunError
+from phi_train import ConfigError, DataError, RunError
 from phi_train.experiment import Journal, Outcome, read_experiment, results_of, run_study
+from phi_train.experiment.builtin import builtin_search
 from phi_train.experiment.frontier import COSTS, frontier_rows
 from phi_train.experiment.grid import parse_vary
 from phi_train.experiment.ledger import Row, search_ledger, study_ledger
 from phi_train.experiment.mutate import STRATEGIES
 from phi_train.experiment.report import report_of, write_report
-from phi_train.experiment.run import builtin_search, known_search, open_final, run_search
+from phi_train.experiment.run import known_search, open_final, run_search
 from phi_train.experiment.search import Search
 
 QUESTION = "Is <this> & that?"
@@ -200,11 +201,51 @@ def test_the_frontier_is_what_nothing_beats():
 
 def test_the_builtin_search_remembers_how_it_was_begun(tmp_path):
     first = builtin_search(tmp_path, settings={"seed": 3, "trials": 5})
-    assert builtin_search(tmp_path, settings={}).search == first.search
+    assert builtin_search(tmp_path).search == first.search
     assert builtin_search(tmp_path, settings={"trials": 9}).search["trials"] == 9
     with pytest.raises(ConfigError, match="was begun with seed 3"):
         builtin_search(tmp_path, settings={"seed": 4})
     assert Search(first).settings.seed == 3
+
+
+def test_the_builtin_search_remembers_its_text(tmp_path, texts):
+    first = builtin_search(tmp_path, sources=texts)
+    assert {k: first.arms[0].config[k] for k in texts} == texts
+    again = builtin_search(tmp_path, sources={"data": texts["data"]}, begin=False)
+    assert again.arms == builtin_search(tmp_path).arms == first.arms
+    with pytest.raises(ConfigError, match=r"was begun with valid '.*valid\.txt': leave the option"):
+        builtin_search(tmp_path, sources={"valid": texts["data"]})
+    with pytest.raises(ConfigError, match=r"was begun with data '.*data\.txt': leave the option"):
+        builtin_search(tmp_path, sources={"data": "builtin"})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "words"),
+    [
+        ({"settings": {"strategies": ["magic"]}}, ConfigError, "magic"),
+        ({"settings": {"trials": -1}}, ConfigError, "trials"),
+        ({"sources": {"data": "nowhere.txt"}}, DataError, "nowhere.txt"),
+        ({"sources": {"data": "${NO_SUCH_NAME}/a.txt"}}, ConfigError, "export NO_SUCH_NAME"),
+        ({"begin": False}, RunError, "no search was begun in .*: phi-train experiment search"),
+    ],
+)
+def test_a_mistake_does_not_begin_the_builtin_search(tmp_path, wrong, error, words):
+    with pytest.raises(error, match=words):
+        builtin_search(tmp_path, **wrong)
+    assert not list(tmp_path.iterdir())
+    assert builtin_search(tmp_path).arms[0].config["data"] == "builtin"
+
+
+def test_a_search_on_other_text_than_the_files_is_repeated_on_it(tmp_path, small, texts, rates):  # noqa: ARG001
+    experiment = small(0.0001, SEARCH.replace("trials = 3", "trials = 1"), data="elsewhere.txt")
+    run_search(experiment, work=tmp_path / "work", overrides=texts)
+    rows, plan, _ = report_of(experiment, overrides=texts)
+    write_report(experiment, rows, tmp_path / "out", search=plan)
+    assert len(rows) == 2
+    for number in range(2):
+        repeat = read_experiment(tmp_path / "out" / "repeat" / f"{number:03d}.toml")
+        for arm in repeat.arms:
+            assert {k: arm.config[k] for k in texts} == texts
 
 
 def test_vary():
@@ -244,8 +285,26 @@ def test_the_commands(tmp_path, page, tiny, texts, program):
     assert re.search(r"learning_rate=0.01: .* bits_per_byte \(", said)
 
 
-def test_a_ledger_without_outcomes(tmp_path):
-    experiment = builtin_search(tmp_path, settings={})
-    rows = search_ledger(Search(experiment))
+def test_what_was_not_decided_in_time_is_not_called_killed(tmp_path):
+    search = Search(builtin_search(tmp_path))
+    rows = search_ledger(search)
     assert [row.state for row in rows] == ["killed"]
-    write_report(experiment, rows, tmp_path / "out", search=Search(experiment))
+    _, text = write_report(search.experiment, rows, tmp_path / "out", search=search)
+    said = text.read_text()
+    assert (
+        "0 tried: nothing yet. The baseline's standard deviation from seed to seed is not" in said
+    )
+    assert "| base | undecided |" in said
+    assert "killed" not in said
+
+
+def test_a_baseline_that_fails_is_told(tmp_path):
+    search = Search(builtin_search(tmp_path))
+    first = search.open_trials(lambda _: None)[0]
+    failed = Outcome(state="crashed", error="MemoryError: no room")
+    search.open_trials({first.key: failed}.get)
+    rows = search_ledger(search)
+    _, text = write_report(search.experiment, rows, tmp_path / "out", search=search)
+    said = text.read_text()
+    assert "There is nothing to compare with: base crashed." in said
+    assert "| base | crashed | MemoryError: no room |" in said

@@ -20,7 +20,7 @@ from phi_train.experiment.held_out import content_of, expanded
 from phi_train.experiment.outcome import Outcome
 from phi_train.experiment.trial import Trial
 
-__all__ = ["Plan", "Spent", "Study", "trial_of"]
+__all__ = ["SOURCES", "Plan", "Spent", "Study", "trial_of"]
 
 SOURCES = ("data", "valid", "tokenizer", "init_from")
 FAR = 1_000_000

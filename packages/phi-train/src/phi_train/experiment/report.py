@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from phi_train.experiment.experiment import Experiment
 from phi_train.experiment.final import Final
 from phi_train.experiment.frontier import COSTS, CSS, draw_effects, draw_frontier, frontier_rows
 from phi_train.experiment.ledger import CUT_OFF, NOT_RUN, Row, search_ledger, study_ledger
+from phi_train.experiment.plan import SOURCES
 from phi_train.experiment.run import known_search
 from phi_train.experiment.search import CONFIRMATION_SEED, Search
 from phi_train.experiment.toml import toml_table, toml_value
@@ -29,6 +31,7 @@ __all__ = ["markdown", "page", "report_of", "write_report"]
 
 NEGATIVE = ("discard", "diverged", "crashed", "killed")
 UNFINISHED = (CUT_OFF, NOT_RUN)  # says nothing against them
+UNDECIDED = "undecided"
 HEADS = (
     *("name", "state", "strategy", "against", "budget", "seeds", "value", "difference", "interval"),
     *("p", "p, all", "steps", "tokens", "seconds", "FLOPs"),
@@ -62,7 +65,7 @@ def write_report(
         path = repeats / f"{i:03d}.toml"
         commands[row.name] = _command(experiment, path, search)
         if search is not None:
-            _write(path, _repeat_file(experiment, row, rows, i))
+            _write(path, _repeat_file(search, row, rows, i))
     verdict = _verdict(experiment, rows, search, final)
     html, text = folder / "report.html", folder / "report.md"
     _write(html, page(experiment, rows, verdict, commands))
@@ -81,19 +84,23 @@ def _write(path: Path, content: str) -> None:
 def _verdict(
     experiment: Experiment, rows: Sequence[Row], search: Search | None, final: Final | None
 ) -> list[str]:
-    counts = {state: sum(row.state == state for row in rows) for state in {r.state for r in rows}}
-    said = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()) if state != "baseline")
-    lines = [f"{len(rows) - counts.get('baseline', 0)} tried: {said or 'nothing yet'}."]
+    counts = Counter(_shown(row) for row in rows if row.against)
+    said = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
+    lines = [f"{counts.total()} tried: {said or 'nothing yet'}."]
+    failed = next((r for r in rows if not r.against and _failed(r)), None)
+    if failed is not None:
+        lines.append(f"There is nothing to compare with: {failed.name} {failed.state}.")
     if search is None:
         lines.append(
             f"Intervals hold all together with a confidence of {1 - experiment.error_rate:.0%} "
             "(Bonferroni)."
         )
         return lines
+    noise = f"is {search.noise():.4f} {experiment.metric}" if search.noise() else "is not known yet"
     lines.append(
-        f"The baseline's standard deviation from seed to seed is {search.noise():.4f} "
-        f"{experiment.metric}. The chance of a single wrong promote in all of this search is at "
-        f"most {experiment.error_rate:.0%}; p for all counts how many were looked at (Holm)."
+        f"The baseline's standard deviation from seed to seed {noise}. The chance of a single "
+        f"wrong promote in all of this search is at most {experiment.error_rate:.0%}; p for all "
+        "counts how many were looked at (Holm)."
     )
     lines.append(
         "No change was promoted." if search.best.number == 0 else f"The best is {search.best.name}."
@@ -112,6 +119,15 @@ def _verdict(
     return lines
 
 
+def _shown(row: Row) -> str:
+    """Its state; what was merely not decided in time was not killed by anything it did."""
+    return UNDECIDED if row.reason in UNFINISHED else row.state
+
+
+def _failed(row: Row) -> bool:
+    return row.state in NEGATIVE and row.reason not in UNFINISHED
+
+
 def _cells(row: Row) -> list[str]:
     def decimals(value: float | None, form: str = ".4f") -> str:
         return "" if value is None else format(value, form)
@@ -122,7 +138,7 @@ def _cells(row: Row) -> list[str]:
         value += f" ± {row.deviation:.4f}"
     return [
         row.name,
-        row.state,
+        _shown(row),
         row.strategy,
         row.against,
         f"{row.share:.0%}",
@@ -157,12 +173,17 @@ def _ranked(rows: Sequence[Row]) -> list[Row]:
 
 def _command(experiment: Experiment, path: Path, search: Search | None) -> str:
     if search is None:
-        return f"phi-train experiment run {shlex.quote(experiment.id)}"
+        words = ["phi-train", "experiment", "run", experiment.id]
+        if experiment.folder.parts[:1] != ("experiments",):  # where it looks by itself
+            words += ["--folder", str(experiment.folder)]
+        return shlex.join(words)
     return shlex.join(["phi-train", "experiment", "run", str(path)])
 
 
-def _repeat_file(experiment: Experiment, row: Row, rows: Sequence[Row], number_: int) -> str:
+def _repeat_file(search: Search, row: Row, rows: Sequence[Row], number_: int) -> str:
     """A study of two arms, on the same text and seeds as the search had: the same figures."""
+    experiment = search.experiment
+    sources = {k: v for k, v in (search.overrides or {}).items() if k in SOURCES}
     against = next((r for r in rows if r.name == row.against), row)
     confirmed = min(row.seeds, default=0) >= CONFIRMATION_SEED
     part = "confirmation" if confirmed else "search"
@@ -170,12 +191,12 @@ def _repeat_file(experiment: Experiment, row: Row, rows: Sequence[Row], number_:
         f"id = {toml_value(f'{experiment.id}-{number_:03d}')}",
         f"question = {toml_value(f'Does this repeat {row.name} of {experiment.id}?')}",
         'hypothesis = "Yes, to the last digit on the same processor."',
-        f"success = {toml_value(f'The ledger said {row.state}.')}",
+        f"success = {toml_value(f'The ledger said {_shown(row)}.')}",
         f"metric = {toml_value(experiment.metric)}",
         f"threshold = {toml_value(experiment.threshold)}",
         f"seeds = {toml_value(list(row.seeds) or [0])}",
         f"held_out = {toml_value(part)}",
-        *toml_table("base", against.config),
+        *toml_table("base", {**against.config, **sources}),
     ]
     if against is not row:
         lines += [
@@ -236,8 +257,7 @@ def markdown(
 
 
 def _negative(rows: Sequence[Row]) -> list[list[str]]:
-    failed = [r for r in rows if r.state in NEGATIVE and r.reason not in UNFINISHED]
-    return [[r.name, r.state, r.reason] for r in failed]
+    return [[r.name, r.state, r.reason] for r in rows if _failed(r)]
 
 
 def _md_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import time
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +16,12 @@ from typing import Any
 
 from phi_train import __version__
 from phi_train.environment import arithmetic
-from phi_train.errors import ConfigError, RunError
+from phi_train.errors import RunError
 from phi_train.experiment.candidate import Candidate
 from phi_train.experiment.execute import Task, load_function
-from phi_train.experiment.experiment import Experiment, experiment_of
+from phi_train.experiment.experiment import Experiment
 from phi_train.experiment.final import Final
 from phi_train.experiment.journal import Journal
-from phi_train.experiment.mutate import STRATEGIES
 from phi_train.experiment.outcome import CRASHED, KILLED, Outcome
 from phi_train.experiment.plan import Plan, Study
 from phi_train.experiment.search import Search
@@ -35,7 +33,6 @@ from phi_train.lock import RunLock
 __all__ = [
     "WORK",
     "Session",
-    "builtin_search",
     "drive",
     "judgement",
     "known_search",
@@ -46,26 +43,6 @@ __all__ = [
 ]
 
 WORK = "runs/experiments"
-BUILTIN_SEARCH = """
-question = "Which settings teach 100 thousand parameters most for a fixed number of operations?"
-hypothesis = "The defaults of phi-train are not the best ones for such a short run."
-success = "A change is promoted: better by 0.01 bits a byte, again on other seeds and other text."
-threshold = 0.01
-[base]
-data = "builtin"
-stories = 4000
-preset = "gpt-100k"
-vocab_size = 512
-seq_len = 64
-batch_size = 8
-flops = 8.2e10  # 200 updates of the baseline
-warmup_steps = 40
-eval_every = 1000000
-sample_every = 0
-groups_every = 0
-checkpoint_every = 0
-baselines = false
-"""
 LOOK = 0.5  # seconds between looks at the clock
 
 Say = Callable[[str], None]
@@ -235,29 +212,6 @@ def _tasks(experiment: Experiment, work: str | os.PathLike[str]) -> Callable[[Tr
 
 
 # a search
-
-
-def builtin_search(
-    work: str | os.PathLike[str] = WORK, *, name: str = "search", settings: Mapping[str, Any]
-) -> Experiment:
-    """The search that needs no file: 100 thousand parameters on the builtin stories.
-
-    A run takes a few seconds of one core; its journal is in `work`. settings: of [search].
-    """
-    path = Path(work) / name / "journal.jsonl"
-    begun = [line["search"] for line in Journal(path).lines if "search" in line]
-    if begun:
-        for key in ("seed", "strategies"):
-            if key in settings and settings[key] != begun[-1].get(key, settings[key]):
-                raise ConfigError(
-                    f"{path} was begun with {key} {begun[-1][key]}: leave the option out to go on, "
-                    "or give another --work"
-                )
-    now = {**(begun[-1] if begun else {"seed": 0, "strategies": list(STRATEGIES)}), **settings}
-    if not begun or now != begun[-1]:
-        Journal(path).note(search=now)  # what goes on later, or reports, must know them
-    values = tomllib.loads(BUILTIN_SEARCH) | {"id": name, "search": now}
-    return experiment_of(values, folder=Path(), journal=path)
 
 
 def run_search(

@@ -315,7 +315,7 @@ class Search(Plan):
                 candidate.reason = f"no room for an improvement at {share:.0%} of the budget"
             else:
                 candidate.state = "waiting"
-                candidate.reason = f"not among the best at {share:.0%} of the budget"
+                candidate.reason = f"not among the best so far at {share:.0%} of the budget"
             return
         candidate.screened = difference
         if difference.high < least:
