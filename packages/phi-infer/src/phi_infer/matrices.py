@@ -52,6 +52,9 @@ def lies_by_rows(matrix: Array) -> bool:
 
 def fill(out: Array, matrix: Array, gain: Array | None = None) -> None:
     """Writes (matrix * gain).T into out [in, out], for matrix [out, in] and gain [in]."""
+    if lies_by_rows(out):
+        np.multiply(matrix, np.float32(1) if gain is None else gain, out=out.T)
+        return
     for first in range(0, len(matrix), STRIP):
         strip = matrix[first : first + STRIP]
         out[:, first : first + STRIP] = (strip if gain is None else strip * gain).T
