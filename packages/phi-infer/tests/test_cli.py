@@ -130,7 +130,7 @@ def test_a_state_goes_on_where_a_text_ended(checkpoint, tmp_path):
     assert second.returncode == 0, second.stderr
     assert whole.stdout == first.stdout.removesuffix("\n") + second.stdout
     state.write_bytes(b"?" + state.read_bytes())
-    refused(run("generate", checkpoint, "--from-state", state), "text.state", "no saved state")
+    refused(run("generate", checkpoint, "--from-state", state), "text.state", "not a saved state")
     refused(run("generate", checkpoint, "--from-state", tmp_path / "no"), "no such file")
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from phi_infer.errors import PhiInferError
 from phi_infer.gpt_weights import GPTWeights
 from phi_model import CheckpointError, ConfigError
-from phi_model.files import atomic_write
+from phi_model.files import atomic_write, read_map
 
 __all__ = ["BLOCK", "ContextError", "GPTCache"]
 
@@ -106,16 +106,7 @@ class GPTCache:
         state of another model or window.
         """
         source = Path(path)
-        try:
-            content = msgpack.unpackb(source.read_bytes())
-        except (ValueError, msgpack.exceptions.UnpackException) as error:
-            raise CheckpointError(f"{source} is not a saved state, or is damaged") from error
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise CheckpointError(f"{source} is not a saved state of a gpt")
-        if content.get("version") != VERSION:
-            raise CheckpointError(
-                f"{source} is of version {content.get('version')!r}; this phi-infer reads {VERSION}"
-            )
+        content = read_map(source, what="a saved state of a gpt", format=FORMAT, version=VERSION)
         try:
             position, window, raw = content["position"], content["window"], content["rows"]
             if zlib.crc32(raw) != content["crc32"]:

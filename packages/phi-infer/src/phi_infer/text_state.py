@@ -20,13 +20,15 @@ from numpy.typing import NDArray
 
 from phi_infer.errors import FormatError
 from phi_infer.steps import Step, Weights, new_step
-from phi_model.files import atomic_write
+from phi_model import CheckpointError
+from phi_model.files import atomic_write, read_map
 
 __all__ = ["PromptCache", "TextState"]
 
 Array = NDArray[Any]
 
 FORMAT, VERSION = "phi-text-state", 1
+WHAT = "a saved state of a text"
 
 
 class TextState:
@@ -76,22 +78,23 @@ class TextState:
         """What save wrote. Raises OSError, FormatError when it is damaged or another model's."""
         source = Path(path)
         try:
-            head = msgpack.unpackb(source.read_bytes())
-            if head["format"] != FORMAT or head["version"] != VERSION:
-                raise ValueError("of another format or version")
+            head = read_map(source, what=WHAT, format=FORMAT, version=VERSION)
             if zlib.crc32(head["content"]) != head["crc32"]:
                 raise ValueError("its checksum is wrong")
             content = msgpack.unpackb(head["content"])
             ids = np.frombuffer(content["ids"], "<u4").tolist()
             logits = np.frombuffer(content["logits"], "<f4")
+            model, read_step = content["model"], content["step"]
+        except CheckpointError as error:
+            raise FormatError(str(error)) from None
         except (ValueError, KeyError, TypeError, msgpack.UnpackException) as error:
-            raise FormatError(f"{source} is no saved state, or damaged ({error})") from None
-        if content["model"] != _fingerprint(weights) or len(logits) != weights.config.vocab_size:
+            raise FormatError(f"{source} is not {WHAT}, or is damaged ({error})") from None
+        if model != _fingerprint(weights) or len(logits) != weights.config.vocab_size:
             raise FormatError(f"{source} is the state of another model; read the text again")
         step = new_step(weights, window=window)
         with tempfile.TemporaryDirectory() as folder:
             part = Path(folder) / "step"
-            part.write_bytes(content["step"])
+            part.write_bytes(read_step)
             step.load_state(part)
         return cls(ids, step, logits)
 

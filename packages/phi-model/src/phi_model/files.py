@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and small ones that are one msgpack map."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-__all__ = ["atomic_write"]
+import msgpack
+
+from phi_model.errors import CheckpointError
+
+__all__ = ["atomic_write", "read_map"]
 
 
 @contextmanager
@@ -58,3 +62,26 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def read_map(
+    path: str | os.PathLike[str], *, what: str, format: str, version: int
+) -> dict[str, Any]:
+    """The map {format, version, ...} that a file holds. Nothing in it is ever executed.
+
+    what: the file's content in an error, "a saved state of a gpt". Raises OSError, or
+    CheckpointError for a file that is no such map, or of another format or version.
+    """
+    source = Path(path)
+    try:
+        content = msgpack.unpackb(source.read_bytes())
+    except (ValueError, msgpack.exceptions.UnpackException) as error:
+        raise CheckpointError(f"{source} is not {what}, or is damaged ({error})") from error
+    if not isinstance(content, dict) or content.get("format") != format:
+        raise CheckpointError(f"{source} is not {what}, or is damaged")
+    if content.get("version") != version:
+        raise CheckpointError(
+            f"{source} is {what} of version {content.get('version')!r}; only version {version} "
+            "can be read: make it again with this release"
+        )
+    return content

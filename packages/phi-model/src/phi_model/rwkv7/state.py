@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -22,7 +21,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from phi_model.config import ModelConfig
 from phi_model.errors import CheckpointError, ConfigError
-from phi_model.files import atomic_write
+from phi_model.files import atomic_write, read_map
 
 __all__ = ["RWKV7State", "state_shapes"]
 
@@ -106,22 +105,12 @@ class RWKV7State:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> RWKV7State:
         """Reads what save wrote. Raises CheckpointError for anything else."""
-        source = Path(path)
-        try:
-            content = msgpack.unpackb(source.read_bytes())
-        except (ValueError, msgpack.exceptions.UnpackException) as error:
-            raise CheckpointError(f"{source} is not a saved state, or is damaged") from error
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise CheckpointError(f"{source} is not a saved state of an rwkv7")
-        if content.get("version") != VERSION:
-            raise CheckpointError(
-                f"{source} is of version {content.get('version')!r}; this phi-model reads {VERSION}"
-            )
+        content = read_map(path, what="a saved state of an rwkv7", format=FORMAT, version=VERSION)
         try:
             arrays = {name: _array(name, content["arrays"][name]) for name in NAMES}
             return cls(**arrays, position=int(content["position"]))
         except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{source} is damaged: {error}") from error
+            raise CheckpointError(f"{path} is damaged: {error}") from error
 
 
 def _array(name: str, entry: dict[str, Any]) -> Array:
