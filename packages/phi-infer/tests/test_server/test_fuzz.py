@@ -1,7 +1,7 @@
 """Malformed requests, thousands of them, leave the server answering.
 
 Fuzzed JSON, wrong types, huge values, bad UTF-8, broken HTTP, connections that end or stall at any
-byte. The short form runs by default; the long one, 10,000 requests:
+byte, senders of a byte now and then. The short form runs by default; the long one, 10,000 requests:
 
     PHI_FUZZ_REQUESTS=10000 pytest packages/phi-infer/tests/test_server/test_fuzz.py
 """
@@ -11,8 +11,10 @@ from __future__ import annotations
 import json
 import os
 import random
+import select
 import socket
 import struct
+import time
 
 import pytest
 
@@ -50,6 +52,8 @@ HEADS = (
 def body(rng: random.Random) -> bytes:
     """JSON of odd values; some of it then damaged."""
     content = {name: rng.choice(VALUES) for name in rng.sample(FIELDS, rng.randrange(5))}
+    if rng.random() < 0.4:  # the fields that are read first, and by most code
+        content[rng.choice(("prompt", "messages"))] = rng.choice(VALUES)
     if rng.random() < 0.7:  # whatever is right ends soon
         content["max_tokens"] = content["max_completion_tokens"] = rng.choice((0, 1, 2, 3))
     data = bytearray(json.dumps(content).encode())
@@ -97,23 +101,51 @@ def send(port: int, data: bytes, rng: random.Random) -> bytes | None:
         return answer
 
 
+class Slow:
+    """Sends a first part, then a byte now and then, until it is cut off or has an answer."""
+
+    def __init__(self, port: int, data: bytes, rng: random.Random) -> None:
+        self._client = socket.create_connection(("127.0.0.1", port), timeout=30)
+        first = rng.randrange(len(data) + 1)
+        self._rest = data[first:]
+        self._client.sendall(data[:first])
+        self.answer = b""
+        self.ended = False
+
+    def trickle(self) -> None:
+        """Another byte; notes what has come meanwhile."""
+        try:
+            self._client.sendall(self._rest[:1])
+            self._rest = self._rest[1:]
+            while select.select([self._client], [], [], 0)[0]:
+                part = self._client.recv(65536)
+                if not part:
+                    self.ended = True
+                    break
+                self.answer += part
+        except (ConnectionResetError, BrokenPipeError):
+            self.ended = True
+        self.ended = self.ended or bool(self.answer and not self._rest)
+        if self.ended:
+            self._client.close()
+
+
 @pytest.mark.parametrize("kind", ["gpt", "rwkv7"])
 def test_malformed_requests_leave_the_server_answering(start, wait_until, kind, monkeypatch, capfd):
-    monkeypatch.setattr("phi_infer.server.run.HEADER_SECONDS", 2.0)
+    monkeypatch.setattr("phi_infer.server.run.HEADER_SECONDS", 1.0)
     server = start(kind, slots=3, max_waiting=8, max_tokens=20, max_prompt_tokens=200,
-                   max_body_bytes=8000, body_seconds=2.0)  # fmt: skip
+                   max_body_bytes=8000, body_seconds=0.5)  # fmt: skip
     sound = {"prompt": "The bear", "max_tokens": 5, "seed": 1}
     expected = server.ask("/v1/completions", sound)[1]["choices"]
     rng = random.Random(7)
-    stalled: list[socket.socket] = []
+    slow: list[Slow] = []
     statuses: dict[bytes, int] = {}
     for number in range(N_REQUESTS):
         data = message(rng)
-        if number % 20 == 0:  # a slow sender, held open while others are served
-            stalled.append(socket.create_connection(("127.0.0.1", server.port), timeout=30))
-            stalled[-1].sendall(data[: rng.randrange(len(data) + 1)])
-        if len(stalled) > 10:
-            stalled.pop(0).close()
+        if number % 20 == 0:  # held open while others are served
+            slow.append(Slow(server.port, data, rng))
+            for sender in slow:
+                sender.trickle() if not sender.ended else None
         answer = send(server.port, data, rng)
         if answer:
             assert answer.startswith(b"HTTP/1.1 "), (data, answer)
@@ -123,8 +155,11 @@ def test_malformed_requests_leave_the_server_answering(start, wait_until, kind, 
             statuses[answer[9:12]] = statuses.get(answer[9:12], 0) + 1
         if number % 100 == 0:
             assert server.ask("/v1/completions", sound)[1]["choices"] == expected
-    for connection in stalled:
-        connection.close()
+    while going := [sender for sender in slow if not sender.ended]:  # each is cut off at last
+        time.sleep(0.02)
+        for sender in going:
+            sender.trickle()
+    assert any(sender.answer.startswith(b"HTTP/1.1 408") for sender in slow)
     assert statuses[b"400"] > N_REQUESTS / 4
     assert statuses[b"200"] > N_REQUESTS / 20
     assert server.ask("/v1/completions", sound)[1]["choices"] == expected
