@@ -298,6 +298,23 @@ def test_what_was_not_decided_in_time_is_not_called_killed(tmp_path):
     assert "killed" not in said
 
 
+def test_arms_that_were_not_run_were_not_tried(small, tmp_path):
+    experiment = small(0.1, "[arms.a]\n[arms.b]\nclip = 2.0\n", data="builtin")
+    _, text = write_report(experiment, study_ledger(experiment), tmp_path / "out")
+    said = text.read_text()
+    assert "0 tried: nothing yet. 2 not run yet." in said
+    assert said.count("| not run |") == 2
+
+
+def test_what_waits_is_not_said_to_be_worse(small, texts, rates, tmp_path):  # noqa: ARG001
+    """Whether it is among the best shows only later; the ledger tells it then."""
+    lines: list[str] = []
+    experiment = small(0.0001, SEARCH.replace("trials = 3", "trials = 1"), **texts)
+    run_search(experiment, work=tmp_path / "work", say=lines.append)
+    first = next(line for line in lines if line.startswith("001 "))
+    assert first.endswith("goes on from 25% if it is among the best")
+
+
 def test_a_baseline_that_fails_is_told(tmp_path):
     search = Search(builtin_search(tmp_path))
     first = search.open_trials(lambda _: None)[0]

@@ -61,7 +61,7 @@ def expanded(source: str) -> str:
     def value(match: re.Match[str]) -> str:
         name = match[1]
         if name not in os.environ:
-            raise ConfigError(f"{source} needs the environment variable {name}: export {name}=..")
+            raise ConfigError(f"{source} needs the environment variable {name}: export {name}=PATH")
         return os.environ[name]
 
     return NAME.sub(value, source)

@@ -30,8 +30,7 @@ from phi_train.report.text import escape, tag
 __all__ = ["markdown", "page", "report_of", "write_report"]
 
 NEGATIVE = ("discard", "diverged", "crashed", "killed")
-UNFINISHED = (CUT_OFF, NOT_RUN)  # says nothing against them
-UNDECIDED = "undecided"
+UNFINISHED = {CUT_OFF: "undecided", NOT_RUN: "not run"}  # says nothing against them
 HEADS = (
     *("name", "state", "strategy", "against", "budget", "seeds", "value", "difference", "interval"),
     *("p", "p, all", "steps", "tokens", "seconds", "FLOPs"),
@@ -84,9 +83,11 @@ def _write(path: Path, content: str) -> None:
 def _verdict(
     experiment: Experiment, rows: Sequence[Row], search: Search | None, final: Final | None
 ) -> list[str]:
-    counts = Counter(_shown(row) for row in rows if row.against)
+    counts = Counter(_shown(row) for row in rows if row.against and row.reason != NOT_RUN)
     said = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
     lines = [f"{counts.total()} tried: {said or 'nothing yet'}."]
+    if missing := sum(row.reason == NOT_RUN for row in rows):
+        lines.append(f"{missing} not run yet.")
     failed = next((r for r in rows if not r.against and _failed(r)), None)
     if failed is not None:
         lines.append(f"There is nothing to compare with: {failed.name} {failed.state}.")
@@ -121,7 +122,7 @@ def _verdict(
 
 def _shown(row: Row) -> str:
     """Its state; what was merely not decided in time was not killed by anything it did."""
-    return UNDECIDED if row.reason in UNFINISHED else row.state
+    return UNFINISHED.get(row.reason, row.state)
 
 
 def _failed(row: Row) -> bool:

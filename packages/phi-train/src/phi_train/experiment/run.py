@@ -260,7 +260,10 @@ def judgement(candidate: Candidate, search: Search) -> str:
     d = candidate.difference
     if d is not None and math.isfinite(d.low):
         words += f", {d.mean:+.4f} ({d.low:+.4f} to {d.high:+.4f}, {d.pairs} pairs)"
-    return words + (f"; {candidate.reason}" if candidate.reason else "")
+    reason = candidate.reason
+    if candidate.state == "waiting":  # what comes later decides that, too
+        reason = f"goes on from {settings.shares[candidate.stage]:.0%} if it is among the best"
+    return words + (f"; {reason}" if reason else "")
 
 
 def known_search(
