@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,8 @@ class GPTStep:
         w = parameters if isinstance(parameters, GPTWeights) else GPTWeights(config, parameters)
         self.weights = w
         self._cache = GPTCache(w, window) if cache is None else cache
-        self._block = -1  # of positions that the views below are made for
+        self._block = -1  # of positions that the views of the cache are made for
+        self._products: tuple[Callable[..., Array], ...] = ()
         heads, d = (c.n_kv_head, c.n_group), c.head_size
         self._with_eps = np.full(c.n_embd + 1, w.eps, np.float32)
         self._with_one = np.ones(c.n_embd + 1, np.float32)
@@ -60,6 +62,9 @@ class GPTStep:
         self._update = np.zeros(c.n_embd, np.float32)
         self._gate_up = np.zeros(2 * c.n_hidden, np.float32)
         self._hidden = np.zeros(c.n_hidden, np.float32)
+        quiet = Context()  # entered at a tenth of the cost of np.errstate
+        quiet.run(np.seterr, over="ignore", invalid="ignore")
+        self._quietly = quiet.run
 
     @property
     def position(self) -> int:
@@ -97,13 +102,12 @@ class GPTStep:
         self._cache.make_room(1)
         if position // BLOCK != self._block:
             self._enter_block(position)
-        with np.errstate(over="ignore", invalid="ignore"):
-            logits = self._run(token, position, _attend)
-            sums = self._sums[..., -1].ravel()
-            if not (
-                sums[sums.argmin()] > SUM_RANGE[0] and sums[sums.argmax()] < SUM_RANGE[1]
-            ):  # also when a NaN is among them
-                logits = self._run(token, position, self._attend_safely)
+        logits: Array = self._quietly(self._run, token, position, _attend)
+        sums = self._sums[..., -1].ravel()
+        if not (
+            sums[sums.argmin()] > SUM_RANGE[0] and sums[sums.argmax()] < SUM_RANGE[1]
+        ):  # also when a NaN is among them
+            logits = self._quietly(self._run, token, position, self._attend_safely)
         self._cache.position = position + 1
         return logits
 
@@ -116,13 +120,19 @@ class GPTStep:
         turns = self.weights.turns(np.arange(first, first + BLOCK))
         self._turns = list(np.tile(turns, (1, c.n_head + c.n_kv_head)))
         self._scores = np.zeros((c.n_kv_head, c.n_group, n), np.float32)
-        self._layers = [
-            (layer, rows, *cache.keys_and_values(rows[:n]), sums, sums[..., :-1], sums[..., -1:])
-            for layer, rows, sums in zip(self.weights.layers, cache.rows, self._sums, strict=True)
-        ]
-        self._fixed_views()
+        sums = self._sums
+        self._layers = list(
+            zip(
+                self.weights.layers, cache.rows, *cache.keys_and_values(cache.rows[:, :n]),
+                sums, sums[..., :-1], sums[..., -1:],
+                strict=True,
+            )
+        )  # fmt: skip
+        if not self._products:
+            self._make_views()
 
-    def _fixed_views(self) -> None:
+    def _make_views(self) -> None:
+        """Views of the buffers, and what multiplies them by matrices."""
         c, w = self.config, self.weights
         qk = self._row[: w.n_qk]
         self._qk, self._planes = qk.reshape(-1, c.head_size), qk.view(np.complex64)
