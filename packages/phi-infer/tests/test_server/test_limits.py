@@ -8,11 +8,12 @@ import logging
 import socket
 import threading
 import time
+from itertools import pairwise
 
 import pytest
 
 from phi_infer.errors import PhiInferError
-from phi_infer.server import run
+from phi_infer.server import engine, run
 from phi_infer.server.engine import Job
 from phi_infer.server.errors import RequestError
 from phi_infer.server.settings import Settings
@@ -42,6 +43,52 @@ def test_hanging_up_frees_the_slot_at_once(one_slot, wait_until):
     assert one_slot.engine.n_cancelled == 3
     assert one_slot.engine.n_tokens < 3 * 4000
     assert one_slot.ask(COMPLETIONS, {"max_tokens": 3})[0] == 200
+
+
+@pytest.mark.parametrize("kind", ["gpt", "rwkv7"])
+def test_a_long_prompt_is_read_while_others_grow(start, monkeypatch, kind):
+    """In parts, and gives the text that it gives when it is read at once."""
+    monkeypatch.setattr(engine, "PROMPT_TOKENS", 7)
+    server = start(kind)
+    parts = []
+    for name in ("add", "extend"):
+        monkeypatch.setattr(server.engine._batch, name, noting(server, name, parts))
+    stream = server.stream(COMPLETIONS, NEVER_ENDS)
+    next(stream)
+    prompt = "The bear was big. " * 40
+    body = {"prompt": prompt, "seed": 2, "max_tokens": 20}
+    status, got = server.ask(COMPLETIONS, body)
+    expected = server.generator.complete(prompt, seed=2, temperature=1.0, max_tokens=20)
+    assert (status, got["choices"][0]["text"]) == (200, expected.text)
+    n_prompt = len(server.generator.prompt_ids(prompt))
+    assert [n for n, _ in parts[1:]] == [7] * (n_prompt // 7) + [n_prompt % 7] * (n_prompt % 7 > 0)
+    made = [n_made for _, n_made in parts[1:]]
+    assert all(after > before for before, after in pairwise(made))
+    stream.close()
+
+
+def noting(server, name, parts):
+    """The batch's method, noting how many ids it is given and how many tokens were made before."""
+    method = getattr(server.engine._batch, name)
+
+    def read(*arguments):
+        parts.append((len(arguments[-1]), server.engine.n_tokens))
+        return method(*arguments)
+
+    return read
+
+
+def test_hanging_up_while_the_prompt_is_read(start, monkeypatch, wait_until):
+    monkeypatch.setattr(engine, "PROMPT_TOKENS", 1)
+    server = start(slots=1)
+    connection = server.connect()
+    body = NEVER_ENDS | {"prompt": [5] * 8000}
+    connection.request("POST", COMPLETIONS, json.dumps(body).encode())
+    wait_until(lambda: server.engine.n_prompt_tokens > 3)
+    connection.close()
+    wait_until(lambda: server.engine.n_running == 0)
+    assert server.engine.n_prompt_tokens < 8000
+    assert server.ask(COMPLETIONS, {"max_tokens": 3})[0] == 200
 
 
 def test_hanging_up_without_a_stream_and_in_the_queue(one_slot, wait_until):

@@ -1,5 +1,7 @@
 """The thread that makes every text: in each round some texts come, some go, all others grow.
 
+A round reads only so much of new prompts: a long one is read in several rounds.
+
 Knows no HTTP and no event loop. A Job is handed in by submit(); after each round `listener` is
 called, in the engine's thread, with the jobs that have news.
 
@@ -24,11 +26,11 @@ from phi_infer.errors import PhiInferError
 from phi_infer.generator import Generator
 from phi_infer.request import Request, TokenChoice
 from phi_infer.server.errors import RequestError
-from phi_infer.steps import new_batch
+from phi_infer.server.long_prompts import LongPromptBatch
 
 __all__ = ["Engine", "Job", "News"]
 
-PROMPT_TOKENS = 512  # read in one round, or one prompt: the texts that run do not halt for long
+PROMPT_TOKENS = 512  # read in one round: the texts that run do not halt for long
 
 log = logging.getLogger("phi_infer.server")
 
@@ -98,12 +100,13 @@ class Engine:
         max_waiting: int,
         listener: Callable[[Sequence[Job]], None],
     ) -> None:
-        self._batch = new_batch(generator.weights, slots)
+        self._batch = LongPromptBatch(generator.weights, slots)
         self._slots, self._max_waiting = slots, max_waiting
         self._listener = listener
         self._condition = threading.Condition()
         self._waiting: deque[Job] = deque()
-        self._running: dict[int, tuple[Job, int]] = {}  # slot -> job, its last token
+        self._running: dict[int, tuple[Job, int | None]] = {}  # slot -> job, its last token
+        self._unread: tuple[int, list[int]] | None = None  # a slot, the rest of its prompt
         self._news: list[Job] = []
         self._closing = self._ending = False
         self._thread = threading.Thread(target=self._run, name="phi-engine", daemon=True)
@@ -215,36 +218,53 @@ class Engine:
     def _release(self, slot: int) -> None:
         del self._running[slot]
         self._batch.remove(slot)
+        if self._unread is not None and self._unread[0] == slot:
+            self._unread = None
 
     def _admit(self) -> None:
-        read = 0
-        while self._batch.free and read < PROMPT_TOKENS:
+        """Reads PROMPT_TOKENS: of the prompt that was begun, then of those that wait."""
+        left = PROMPT_TOKENS
+        if self._unread is not None:
+            slot, ids = self._unread
+            self._batch.extend(slot, ids[:left])
+            left -= self._was_read(slot, ids, left)
+        while left > 0 and self._batch.free:
             with self._condition:
                 if not self._waiting:
                     return
                 job = self._waiting.popleft()
-            read += job.n_prompt
-            self._begin(job)
+            left -= self._begin(job, left)
 
-    def _begin(self, job: Job) -> None:
-        self.n_prompt_tokens += job.n_prompt
+    def _begin(self, job: Job, most: int) -> int:
+        """A new text; how many tokens of its prompt were read."""
         if job.request.finish is not None:  # no token was asked for
             self._news.append(job)
-            return
+            return 0
+        ids = list(job.request.seen)
         try:
-            slot = self._batch.add(job.request.seen)
+            slot = self._batch.add(ids[:most])
         except Exception:
             job.fail(RequestError(500, "the server failed to read this prompt"))
             self._news.append(job)
             raise
-        self._running[slot] = job, 0
-        self._draw(slot, self._batch.logits[slot])
+        self._running[slot] = job, None
+        return self._was_read(slot, ids, most)
+
+    def _was_read(self, slot: int, ids: list[int], most: int) -> int:
+        """Notes that at most so many ids of a prompt were read; their number."""
+        n_read = min(most, len(ids))
+        self.n_prompt_tokens += n_read
+        self._unread = (slot, ids[most:]) if ids[most:] else None
+        if self._unread is None:
+            self._draw(slot, self._batch.logits[slot])
+        return n_read
 
     def _grow(self) -> None:
-        if not self._running:
+        tokens = {slot: token for slot, (_, token) in self._running.items() if token is not None}
+        if not tokens:
             return
-        slots = sorted(self._running)
-        rows = self._batch.step(slots, [self._running[slot][1] for slot in slots])
+        slots = sorted(tokens)
+        rows = self._batch.step(slots, [tokens[slot] for slot in slots])
         for slot, logits in zip(slots, rows, strict=True):
             self._draw(slot, logits)
 
