@@ -78,6 +78,7 @@ class Experiment:
     error_rate: float = 0.05  # of a wrong "promote" in the whole experiment
     seeds: tuple[int, ...] = (0, 1, 2)
     held_out: str = "all"  # which part of the held-out text is measured
+    share: float = 1.0  # of each run's budget: where a search looked at it
     baseline: str = ""  # an arm's name
     function: str = ""  # "file.py:name", relative to `folder`; empty: phi_train.train
     keep: bool = False  # the folder of each run
@@ -98,6 +99,10 @@ class Experiment:
             raise ConfigError(f"error_rate is {self.error_rate}; it must be between 0 and 1")
         if not self.threshold >= 0:
             raise ConfigError(f"threshold is {self.threshold}; it must be 0 or more")
+        if not 0 < self.share <= 1 or (self.function and self.share != 1):
+            raise ConfigError(
+                f"share is {self.share}; it must be above 0, at most 1; 1 of a function"
+            )
         names = [arm.name for arm in self.arms]
         if not names:
             raise ConfigError("no arms: an experiment needs [base] at least")
@@ -127,7 +132,8 @@ class Experiment:
     def settings(self, arm: Arm) -> str:
         """A hash of what an arm asks for, as the file says it: paths by their names."""
         config = dict(arm.config) if self.function else canonical_config(arm.config)
-        return digest([self.function, self.version, self.held_out, config])
+        looked_at = [] if self.share == 1.0 else [self.share]
+        return digest([self.function, self.version, self.held_out, config, *looked_at])
 
 
 def read_experiment(path: str | os.PathLike[str]) -> Experiment:

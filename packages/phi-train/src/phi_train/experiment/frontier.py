@@ -153,6 +153,12 @@ def _axes(x: Scale, y: Scale, cost: Cost) -> str:
     )
 
 
+def _compared(row: Row) -> str:
+    """Its name, and with what it was compared, where."""
+    at = "" if row.share == 1.0 else f", at {row.share:.0%} of the budget"
+    return f"{row.name} (against {row.against}{at})"
+
+
 def draw_effects(rows: Sequence[Row], threshold: float, metric: str) -> str:
     """A bar for each interval, the best effect on top; left of the line is better."""
     known = sorted((r for r in rows if r.low is not None), key=lambda r: r.mean or 0.0)
@@ -178,14 +184,16 @@ def draw_effects(rows: Sequence[Row], threshold: float, metric: str) -> str:
             f'<line class="bar {colour}" x1="{across(row.low or 0.0):.2f}%" '
             f'x2="{across(row.high or 0.0):.2f}%" y1="{up}" y2="{up}"/>'
             f'<circle class="dot {colour}" r="3.5" cx="{across(row.mean or 0.0):.2f}%" cy="{up}"/>'
-            f'<text class="level-name" x="0" y="{up - 6}">{escape(row.name)}</text>'
+            f'<text class="level-name" x="0" y="{up - 6}">{escape(_compared(row))}</text>'
         )
     for t in x.ticks():
         marks += (
             f'<text class="tick" x="{100 * t.position:.2f}%" y="{height + 18}" '
             f'text-anchor="middle">{t.label}</text>'
         )
-    words = "; ".join(f"{r.name} {r.mean:+.4f} ({r.low:+.4f} to {r.high:+.4f})" for r in known)
+    words = "; ".join(
+        f"{_compared(r)} {r.mean:+.4f} ({r.low:+.4f} to {r.high:+.4f})" for r in known
+    )
     plot = tag(
         "svg",
         tag("title", "Effects, ranked") + tag("desc", escape(words)) + marks,

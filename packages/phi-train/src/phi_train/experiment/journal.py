@@ -96,7 +96,7 @@ def results_of(experiment: Experiment) -> list[Result]:
     """
     found: dict[tuple[str, int], Outcome] = {}
     for line in Journal(experiment.journal).lines:
-        if "key" in line and line.get("share", 1.0) == 1.0:
+        if "key" in line and line.get("share", 1.0) == experiment.share:
             found[line["settings"], line["seed"]] = Outcome(**line["outcome"])
     results = []
     for arm in experiment.arms:
@@ -109,6 +109,7 @@ def results_of(experiment: Experiment) -> list[Result]:
                     config=arm.config,
                     seed=seed,
                     part=experiment.held_out,
+                    share=experiment.share,
                     settings=settings,
                 )
                 results.append(Result(trial, outcome))

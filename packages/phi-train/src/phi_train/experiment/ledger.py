@@ -185,6 +185,7 @@ def study_ledger(experiment: Experiment) -> list[Row]:
                 state=state,
                 reason=reason,
                 against="" if arm.name == baseline else baseline,
+                share=experiment.share,
                 changes=arm.changes,
                 config=arm.config,
                 seeds=tuple(sorted(own)),

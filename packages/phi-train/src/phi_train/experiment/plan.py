@@ -130,7 +130,7 @@ class Study(Plan):
     ) -> None:
         super().__init__()
         self.trials = [
-            trial_of(experiment, arm, seed, overrides=overrides)
+            trial_of(experiment, arm, seed, share=experiment.share, overrides=overrides)
             for seed in experiment.seeds
             for arm in experiment.arms
         ]

@@ -33,7 +33,7 @@ NEGATIVE = ("discard", "diverged", "crashed", "killed")
 UNFINISHED = {CUT_OFF: "undecided", NOT_RUN: "not run"}  # says nothing against them
 HEADS = (
     *("name", "state", "strategy", "against", "budget", "seeds", "value", "difference", "interval"),
-    *("p", "p, all", "steps", "tokens", "seconds", "FLOPs"),
+    *("p", "p, all", "steps", "tokens", "seconds", "FLOPs", "why"),
 )
 
 
@@ -153,6 +153,7 @@ def _cells(row: Row) -> list[str]:
         number(row.tokens),
         f"{row.seconds:,.1f}",
         number(row.flops),
+        row.reason,
     ]
 
 
@@ -197,6 +198,7 @@ def _repeat_file(search: Search, row: Row, rows: Sequence[Row], number_: int) ->
         f"threshold = {toml_value(experiment.threshold)}",
         f"seeds = {toml_value(list(row.seeds) or [0])}",
         f"held_out = {toml_value(part)}",
+        f"share = {toml_value(row.share)}",
         *toml_table("base", {**against.config, **sources}),
     ]
     if against is not row:
@@ -237,10 +239,10 @@ def markdown(
         "**Result.** " + " ".join(verdict),
         "Spent: " + ", ".join(f"{v} {k}" for k, v in _totals(rows).items()) + ".",
         "## Effects, ranked",
-        f"Paired differences of {experiment.metric}; below 0 is better.",
+        f"Paired differences of {experiment.metric} at a share of the budget; below 0 is better.",
         _md_table(
-            ("", "difference", "interval", "p", "p, all", "state"),
-            [[c[0], c[7], c[8], c[9], c[10], c[1]] for c in map(_cells, _ranked(rows))],
+            ("", "against", "at", "difference", "interval", "p", "p, all", "state"),
+            [[c[0], c[3], c[4], *c[7:11], c[1]] for c in map(_cells, _ranked(rows))],
         ),
         "## Frontier",
     ]
