@@ -7,6 +7,7 @@ import pytest
 
 from phi_infer.gpt_cache import ContextError
 from phi_infer.steps import fold, new_batch, new_step
+from phi_infer.text_state import TextState
 from phi_model import ConfigError
 
 KINDS = [
@@ -79,6 +80,46 @@ def test_extreme_scores_in_one_text_leave_the_others_alone(make_model):
         step = new_step(weights)
         step.prefill(ids)
         np.testing.assert_allclose(row, step(9), rtol=1e-2, atol=1e-3 * np.abs(row).max())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("before", [1, 12, 40])
+@pytest.mark.parametrize("changes", KINDS)
+def test_a_text_goes_on_from_a_state(make_model, changes, before, workers):
+    """At its very end or by further ids; the state and the other texts stay as they are."""
+    weights = fold((model := make_model(6, **changes)).config, model.parameters)
+    rng = np.random.default_rng(2)
+    ids = rng.integers(0, 300, before).tolist()
+    step, first = new_step(weights), new_step(weights)
+    state = TextState(ids, step, step.prefill(ids))
+    batch = new_batch(weights, 4, workers=workers)
+    try:
+        alone = {batch.add([7, 8]): first}
+        first.prefill([7, 8])
+        for more in ([], [3], [4, 5, 6]):
+            slot = batch.add(more, state=state)
+            alone[slot] = state.step.copy()
+            expected = alone[slot].prefill(more) if more else state.logits
+            np.testing.assert_allclose(batch.logits[slot], expected, **TOLERANCE)
+        assert step.position == before
+        for _ in range(6):
+            tokens = rng.integers(0, 300, 4).tolist()
+            logits = batch.step(list(alone), tokens)
+            for row, one, token in zip(logits, alone.values(), tokens, strict=True):
+                np.testing.assert_allclose(row, one(token), **TOLERANCE)
+    finally:
+        batch.close()
+
+
+def test_states_of_another_model_or_window_are_refused(make_model):
+    model, twin = make_model(6), make_model(6)
+    weights, other = (fold(m.config, m.parameters) for m in (model, twin))
+    batch = new_batch(weights, 2)
+    for step in (new_step(other), new_step(weights, window=8)):
+        state = TextState([1, 2], step, step.prefill([1, 2]))
+        with pytest.raises(ConfigError, match="another model's or window's"):
+            batch.add([3], state=state)
+    assert batch.free == 2
 
 
 def test_a_slot_is_empty_for_the_next_text(make_model):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from phi_infer import FormatError, SamplingError, load
+from phi_infer.batch import Batch
 from phi_infer.text_state import PromptCache
 from phi_model import load_checkpoint, save_checkpoint
 
@@ -69,8 +70,36 @@ def test_batches_of_nothing(generator):
     for options in ({"slots": 0}, {"workers": 0}, {"tmeperature": 1}, {"seed": -1}):
         with pytest.raises(SamplingError):
             generator.generate_batch(["a"], **options)
-    with pytest.raises(SamplingError, match="takes no state"):
-        generator.generate_batch(["a"], state=generator.read("a"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_batch_goes_on_from_a_state(generator, workers):
+    state = generator.read("The bear")
+    prompts = ["", " was", " who liked to sing", " was"]
+    options = {"state": state, "max_tokens": 12}
+    singles = [generator.generate(p, seed=5 + i, **options) for i, p in enumerate(prompts)]
+    batch = generator.generate_batch(prompts, seed=5, slots=2, workers=workers, **options)
+    assert batch == singles
+    assert len(set(singles)) == 4
+
+
+def test_a_batch_reads_no_prompt_of_the_cache_again(path, monkeypatch):
+    plain, cached = load(path), load(path, prompt_cache=2)
+    prompts, options = ["The bear", "The bear was", "A"], {"max_tokens": 10, "seed": 3}
+    expected = plain.generate_batch(prompts, **options)
+    cached.read("The bear")
+    read = []
+    original = Batch.add
+
+    def counting(self, ids, **more):
+        read.append(len(ids))
+        return original(self, ids, **more)
+
+    monkeypatch.setattr(Batch, "add", counting)
+    assert cached.generate_batch(prompts, **options) == expected
+    known = len(plain.prompt_ids("The bear"))
+    lengths = [len(plain.prompt_ids(prompt)) for prompt in prompts]
+    assert read == [0, lengths[1] - known, lengths[2]]
 
 
 # --- penalties, biases, log-probabilities -------------------------------------------------------

@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ from phi_infer.rwkv7_batch import RWKV7Batch
 from phi_infer.rwkv7_weights import RWKV7Weights
 from phi_model import ConfigError, shared_zeros
 from phi_model.team import make_team
+
+if TYPE_CHECKING:
+    from phi_infer.text_state import TextState
 
 __all__ = ["Batch"]
 
@@ -52,7 +55,7 @@ class Batch:
             raise ConfigError(
                 f"{slots} slots for {workers} workers: give at least one slot to each"
             )
-        self.config = weights.config
+        self.config, self._weights = weights.config, weights
         self._size = workers
         weights.head  # noqa: B018 (folded now, so that workers share the memory)
         each = -(-slots // workers)
@@ -66,8 +69,11 @@ class Batch:
         self._tokens = _shared((slots,), np.int64)
         self._chosen = _shared((slots,), np.int64)
         self._piece = _shared((PIECE,), np.int64)
+        remembered = sum(array.size for array in self._parts[0].memory(0))
+        self._memory = _shared((remembered,), np.float32)  # of a text on its way into a slot
         self._used = [False] * slots
         self._jobs: dict[str, Callable[..., None]] = {
+            "take": self._take,
             "read": self._read,
             "step": self._step,
             "clear": self._clear,
@@ -79,21 +85,34 @@ class Batch:
         """Slots without a text."""
         return self._used.count(False)
 
-    def add(self, ids: Sequence[int]) -> int:
+    def add(self, ids: Sequence[int], *, state: TextState | None = None) -> int:
         """A new text that begins with ids, one or more: its slot. Its logits are logits[slot].
 
-        Raises ConfigError when no slot is free.
+        state: what the text begins with before ids, which may then be none; it stays as it is.
+        Raises ConfigError when no slot is free, or for the state of another model or window.
         """
         if not self.free:
             raise ConfigError(f"all {len(self._used)} slots are taken: remove a text first")
         slot = self._used.index(False)
-        self._do("clear", slot)
+        if state is None:
+            self._do("clear", slot)
+        else:
+            self._hand_over(state, slot)
         for first in range(0, len(ids), PIECE):
             piece = ids[first : first + PIECE]
             self._piece[: len(piece)] = piece
             self._do("read", slot, len(piece))
         self._used[slot] = True
         return slot
+
+    def _hand_over(self, state: TextState, slot: int) -> None:
+        memory = state.step.memory()
+        shapes = [array.shape for array in self._parts[0].memory(0)]
+        if state.weights is not self._weights or [array.shape for array in memory] != shapes:
+            raise ConfigError("the state is another model's or window's: read its text again")
+        np.concatenate([array.ravel() for array in memory], out=self._memory)
+        self.logits[slot] = state.logits
+        self._do("take", slot, state.step.position)
 
     def step(self, slots: Sequence[int] | Array, tokens: Sequence[int] | Array) -> Array:
         """Logits [n, V], a copy, after one token for each of n different slots."""
@@ -128,6 +147,14 @@ class Batch:
     def _clear(self, member: int, slot: float) -> None:
         if slot % self._size == member:
             self._parts[member].clear(int(slot) // self._size)
+
+    def _take(self, member: int, slot: float, position: float) -> None:
+        if slot % self._size == member:
+            part, mine, first = self._parts[member], int(slot) // self._size, 0
+            for array in part.memory(mine):
+                array[...] = self._memory[first : first + array.size].reshape(array.shape)
+                first += array.size
+            part.set_position(mine, int(position))
 
     def _read(self, member: int, slot: float, count: float) -> None:
         if slot % self._size == member:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from phi_infer.request import Request
 from phi_infer.steps import Weights, new_batch
+from phi_infer.text_state import TextState
 
 __all__ = ["run_batch"]
 
 
 def run_batch(
-    weights: Weights, requests: Sequence[Request], *, slots: int, workers: int = 1
+    weights: Weights,
+    requests: Sequence[Request],
+    *,
+    slots: int,
+    workers: int = 1,
+    find: Callable[[Sequence[int]], TextState | None] = lambda _: None,
 ) -> None:
-    """Finishes every request, `slots` of them at a time."""
+    """Finishes every request, `slots` of them at a time.
+
+    find: a state of what ids begin with, if there is one.
+    """
     waiting = deque(request for request in requests if request.finish is None)
     if not waiting:
         return
@@ -25,7 +34,8 @@ def run_batch(
         while waiting or running:
             while waiting and batch.free:
                 request = waiting.popleft()
-                slot = batch.add(request.seen)
+                state = find(request.seen)
+                slot = batch.add(request.seen[len(state.ids) if state else 0 :], state=state)
                 token, _ = request.draw(batch.logits[slot])
                 running[slot] = request, token
             for slot, (request, _) in list(running.items()):

@@ -191,7 +191,7 @@ def _complete(
     generator: Generator, prompt: str, number: int, seed: int, options: dict[str, Any]
 ) -> list[Completion]:
     """So many texts, seeds counting up; side by side where they are several."""
-    if number > 1 and "state" not in options:
+    if number > 1:
         return generator.complete_batch([prompt] * number, seed=seed, **options)
     return [generator.complete(prompt, seed=seed + i, **options) for i in range(number)]
 

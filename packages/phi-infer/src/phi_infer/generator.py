@@ -246,20 +246,21 @@ class Generator:
     ) -> list[Completion]:
         """A continuation of each prompt, made side by side, `slots` at a time.
 
-        options: as of stream(), but for state. Prompt i has the seed `seed` + i, and its text is
-        the one that generate() makes with that seed (they may differ where logits tie within
-        1e-5: sums are taken in another order). workers: processes that share the slots.
+        options: as of stream(). Prompt i has the seed `seed` + i, and its text is the one that
+        generate() makes with that seed (they may differ where logits tie within 1e-5: sums are
+        taken in another order). workers: processes that share the slots. Prompts are looked up in
+        the prompt cache, but not added to it.
         """
         if slots < 1 or workers < 1:
             raise SamplingError(f"{slots} slots and {workers} workers; both must be 1 or more")
-        if options.pop("state", None) is not None:
-            raise SamplingError("a batch takes no state; put its text in front of the prompts")
+        state: TextState | None = options.get("state")
         first = self._sampling({"seed": options.pop("seed", 0)}).seed
         requests = [
             self._begin(prompt, seed=(first + i) % 2**64, **options)[0]
             for i, prompt in enumerate(prompts)
         ]
-        run_batch(self.weights, requests, slots=slots, workers=workers)
+        find = self._cache.find if state is None else lambda _: state
+        run_batch(self.weights, requests, slots=slots, workers=workers, find=find)
         return [request.completion() for request in requests]
 
     # measuring

@@ -42,6 +42,14 @@ class GPTBatch:
         """The start of a text."""
         self._caches[slot].clear()
 
+    def memory(self, slot: int) -> list[Array]:
+        """What is remembered of a text: arrays of the shapes of a step's memory()."""
+        return [self._caches[slot].rows]
+
+    def set_position(self, slot: int, position: int) -> None:
+        """The memory of a slot was written: that of a text of so many tokens."""
+        self._caches[slot].position = position
+
     def prefill(self, slot: int, ids: Sequence[int] | Array) -> Array:
         """Reads ids into one slot; the logits [V] after the last."""
         return prefill(self._caches[slot], ids)

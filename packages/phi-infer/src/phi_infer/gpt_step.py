@@ -83,6 +83,10 @@ class GPTStep:
         self._block = -1
         return logits
 
+    def memory(self) -> list[Array]:
+        """What is remembered of the text: the cache's rows, itself."""
+        return [self._cache.rows]
+
     def copy(self) -> GPTStep:
         """A step that goes on from here by itself; the weights are shared."""
         return GPTStep(self.config, self.weights, cache=self._cache.copy())

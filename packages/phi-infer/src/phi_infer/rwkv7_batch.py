@@ -39,6 +39,14 @@ class RWKV7Batch:
             state[:, slot] = 0
         self._positions[slot] = 0
 
+    def memory(self, slot: int) -> list[Array]:
+        """What is remembered of a text: arrays of the shapes of a step's memory()."""
+        return [state[None, :, slot] for state in self._states]
+
+    def set_position(self, slot: int, position: int) -> None:
+        """The memory of a slot was written: that of a text of so many tokens."""
+        self._positions[slot] = position
+
     def prefill(self, slot: int, ids: Sequence[int] | Array) -> Array:
         """Reads ids into one slot; the logits [V] after the last."""
         time_shift, channel_shift, wkv = (array[None, :, slot] for array in self._states)

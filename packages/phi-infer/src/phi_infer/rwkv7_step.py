@@ -67,6 +67,10 @@ class RWKV7Step:
             return self(int(ids[0]))
         return prefill(self.weights, self._state, ids)
 
+    def memory(self) -> list[Array]:
+        """What is remembered of the text: the state's arrays, themselves."""
+        return list(self._state.arrays.values())
+
     def copy(self) -> RWKV7Step:
         """A step that goes on from here by itself; the weights are shared."""
         other = RWKV7Step(self.config, self.weights)

@@ -38,6 +38,10 @@ class Step(Protocol):
     """The state of one text: feed it a token, it returns the logits of the next."""
 
     @property
+    def weights(self) -> Weights:
+        """Those that the step reads, shared."""
+
+    @property
     def position(self) -> int:
         """Tokens read so far."""
 
@@ -48,6 +52,9 @@ class Step(Protocol):
 
     def prefill(self, ids: Sequence[int] | Array) -> Array:
         """Reads ids, one or more, by matrix products; the logits [V] after the last."""
+
+    def memory(self) -> list[Array]:
+        """What is remembered of the text, beside the position, in arrays that change in place."""
 
     def copy(self) -> Self:
         """A step that goes on from here by itself; the weights are shared."""

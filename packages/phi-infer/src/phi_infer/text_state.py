@@ -39,6 +39,11 @@ class TextState:
         self.step = step
         self.logits = logits
 
+    @property
+    def weights(self) -> Weights:
+        """Those of the model that read the text."""
+        return self.step.weights
+
     def copy(self) -> TextState:
         """A state that goes on by itself."""
         return TextState(self.ids, self.step.copy(), self.logits)
