@@ -29,16 +29,12 @@ class GPTPass:
     """
 
     def __init__(self, weights: GPTWeights, size: int) -> None:
-        c = weights.config
         self.weights = weights
-        self._all_with_eps = np.empty((size, c.n_embd + 1), np.float32)
-        self._all_with_one = np.empty((size, c.n_embd + 1), np.float32)
-        self._all_products = np.empty((size, weights.n_columns), np.float32)
-        self._all_gate_up = np.empty((size, 2 * c.n_hidden), np.float32)
-        self._all_hidden = np.empty((size, c.n_hidden), np.float32)
-        self._all_attended = np.empty((size, c.n_kv_head, c.n_group, c.head_size), np.float32)
-        self._all_updates = np.empty((size, c.n_embd), np.float32)
-        self._scores = np.empty(0, np.float32)
+        self._buffers = _take_buffers(weights, size)
+
+    def end(self) -> None:
+        """Leaves the buffers to the next pass over these weights; this one is over."""
+        self.weights.spare_buffers[:] = [self._buffers]
 
     def embed(self, tokens: Array) -> None:
         """The start of a pass over tokens [n]."""
@@ -53,10 +49,11 @@ class GPTPass:
         self._use(slice(last, last + 1))
 
     def _use(self, tokens: slice) -> None:
-        self._with_eps, self._with_one = self._all_with_eps[tokens], self._all_with_one[tokens]
-        self._gate_up, self._hidden = self._all_gate_up[tokens], self._all_hidden[tokens]
-        self._product, self._update = self._all_products[tokens], self._all_updates[tokens]
-        self.attended = self._all_attended[tokens]
+        b = self._buffers
+        self._with_eps, self._with_one = b["with_eps"][tokens], b["with_one"][tokens]
+        self._gate_up, self._hidden = b["gate_up"][tokens], b["hidden"][tokens]
+        self._product, self._update = b["product"][tokens], b["update"][tokens]
+        self.attended = b["attended"][tokens]
         self.x, self._h = self._with_eps[:, :-1], self._with_one[:, :-1]
 
     def _normalise(self) -> None:
@@ -110,9 +107,9 @@ class GPTPass:
 
     def _room(self, shape: tuple[int, ...]) -> Array:
         size = prod(shape)
-        if size > self._scores.size:
-            self._scores = np.empty(size, np.float32)
-        return self._scores[:size].reshape(shape)
+        if size > self._buffers["scores"].size:
+            self._buffers["scores"] = np.empty(size, np.float32)
+        return self._buffers["scores"][:size].reshape(shape)
 
     def add_attended(self, layer: GPTLayer) -> None:
         """What was attended to, through the layer's out, into the residual stream."""
@@ -135,3 +132,25 @@ class GPTPass:
         """[n, V], a new array."""
         self._normalise()
         return product(self._h, self.weights.head)
+
+
+def _take_buffers(weights: GPTWeights, size: int) -> dict[str, Array]:
+    """For `size` tokens or more: those of a pass that has ended, or new ones."""
+    try:
+        kept = weights.spare_buffers.pop()  # one call: other threads take others
+    except IndexError:
+        kept = {}
+    if kept and len(kept["update"]) >= size:
+        return kept
+    c = weights.config
+    shapes: dict[str, tuple[int, ...]] = {
+        "with_eps": (size, c.n_embd + 1),
+        "with_one": (size, c.n_embd + 1),
+        "product": (size, weights.n_columns),
+        "attended": (size, c.n_kv_head, c.n_group, c.head_size),
+        "gate_up": (size, 2 * c.n_hidden),
+        "hidden": (size, c.n_hidden),
+        "update": (size, c.n_embd),
+        "scores": (0,),
+    }
+    return {name: np.empty(shape, np.float32) for name, shape in shapes.items()}

@@ -43,7 +43,8 @@ def prefill(cache: GPTCache, ids: Sequence[int] | Array) -> Array:
         for first in range(0, len(tokens), size):
             _read(cache, layers, tokens[first : first + size])
         last: Array = layers.logits()[0]
-        return last
+    layers.end()
+    return last
 
 
 def _read(cache: GPTCache, layers: GPTPass, tokens: Array) -> None:

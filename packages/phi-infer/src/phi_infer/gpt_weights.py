@@ -45,7 +45,7 @@ class GPTLayer(NamedTuple):
 
 
 class GPTWeights:
-    """Folded weights of one model, read-only once made: any number of steps may share them.
+    """Folded weights of one model, unchanged once made: any number of steps may share them.
 
     The matrices are copied at their first use, and their originals let go; the embedding stays
     where it is.
@@ -60,6 +60,7 @@ class GPTWeights:
         self.n_columns = -(-(c.n_embd + self.n_row) // LINE) * LINE
         self.eps = np.float32(np.sqrt(c.n_embd * c.norm_eps))  # an element more of the vector
         self.head_eps = np.float32(c.head_size * c.norm_eps)
+        self.spare_buffers: list[dict[str, Array]] = []  # of a pass, for the next one
         self._turns = np.empty((0, c.head_size // 2), np.complex64)
 
     @cached_property
