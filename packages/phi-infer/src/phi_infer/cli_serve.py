@@ -27,6 +27,9 @@ def serve(
         str | None, typer.Option(help="The model's name for clients; else the file's.")
     ] = None,
     slots: Annotated[int, typer.Option(help="Texts made side by side; each takes memory.")] = 16,
+    workers: Annotated[
+        int, typer.Option(help="Processes that share the slots: one for each core, at most.")
+    ] = 1,
     max_waiting: Annotated[
         int, typer.Option(help="Texts that may wait for a slot; further ones get status 429.")
     ] = 64,
@@ -67,13 +70,13 @@ def serve(
     for module in ("starlette", "uvicorn"):
         if importlib.util.find_spec(module) is None:
             raise PhiInferError("serve needs an extra: pip install 'phi-infer[server]'")
-    from phi_infer.server.run import bind  # noqa: PLC0415 (an extra)
-    from phi_infer.server.run import serve as run  # noqa: PLC0415
+    from phi_infer.server.run import serve as run  # noqa: PLC0415 (an extra)
     from phi_infer.server.settings import Settings  # noqa: PLC0415
 
     settings = Settings(
         name=name or checkpoint.resolve().stem,
         slots=slots,
+        workers=workers,
         max_waiting=max_waiting,
         max_tokens=max_tokens,
         max_prompt_tokens=max_prompt_tokens,
@@ -85,13 +88,9 @@ def serve(
     )
     if not 0 <= port < 2**16:
         raise PhiInferError(f"--port is {port}; it must be between 0 and 65535")
-    generator = phi_infer.load(checkpoint)
-    listener = bind(host, port)
     shown = f"[{host}]" if ":" in host else host
-    address = f"http://{shown}:{listener.getsockname()[1]}"
-    run(
-        generator,
-        settings,
-        listener,
-        announce=lambda: print(f"{settings.name} at {address} (Ctrl-C ends it)", flush=True),
-    )
+
+    def announce(port: int) -> None:
+        print(f"{settings.name} at http://{shown}:{port} (Ctrl-C ends it)", flush=True)
+
+    run(phi_infer.load(checkpoint), settings, host, port, announce=announce)

@@ -326,7 +326,7 @@ def test_a_failure_inside_says_nothing_of_the_inside(start, monkeypatch, caplog)
         raise RuntimeError("/home/someone/secret")
 
     with monkeypatch.context() as broken, caplog.at_level(logging.CRITICAL):
-        broken.setattr(server.engine._batch, "step", fail)
+        broken.setattr(type(server.engine._batch), "step", fail)
         status, got = server.ask(COMPLETIONS, NEVER_ENDS)
         assert status == 500
         [*_, last] = server.stream(COMPLETIONS, NEVER_ENDS)
@@ -376,5 +376,7 @@ def test_settings_that_allow_nothing():
     for name in ("slots", "max_tokens", "request_seconds"):
         with pytest.raises(PhiInferError, match=name):
             Settings(**{name: 0})
+    with pytest.raises(PhiInferError, match="3 workers for 2 slots"):
+        Settings(workers=3, slots=2)
     with pytest.raises(PhiInferError, match="ASCII"):
         Settings(api_key="schlüssel")

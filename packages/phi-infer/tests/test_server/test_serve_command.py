@@ -17,6 +17,7 @@ import time
 import pytest
 from typer.testing import CliRunner
 
+from phi_infer import load
 from phi_infer.cli import app
 from phi_infer.errors import PhiInferError
 from phi_infer.server.run import SPARE_FILES, bind, connections_allowed
@@ -113,6 +114,48 @@ def _refused(port):
     except ConnectionRefusedError:
         return True
     return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers may be threads")
+def test_workers_give_the_same_and_leave_with_the_server(checkpoint):
+    process = start(checkpoint, "--workers", "3", "--slots", "7")
+    try:
+        port = int(process.stdout.readline().rsplit(":", 1)[1].split()[0])
+        children = _children(process.pid)
+        assert len(children) == 2
+        body = {"prompt": "The bear", "n": 7, "seed": 1, "max_tokens": 30}
+        generator = load(checkpoint)
+        expected = [
+            generator.generate("The bear", seed=1 + i, temperature=1.0, max_tokens=30)
+            for i in range(7)
+        ]
+        assert _texts(port, body) == expected
+        os.kill(children[0], signal.SIGKILL)
+        with pytest.raises(KeyError):  # those that it was making end with an error
+            _texts(port, body)
+        assert _texts(port, body) == expected
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+        assert process.returncode == 0
+        assert not any(os.path.exists(f"/proc/{child}") for child in children)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _children(pid):
+    found = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=True
+    )
+    return [int(child) for child in found.stdout.split()]
+
+
+def _texts(port, body):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("POST", "/v1/completions", json.dumps(body).encode())
+    content = json.loads(connection.getresponse().read())
+    connection.close()
+    return [choice["text"] for choice in content["choices"]]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")

@@ -96,6 +96,7 @@ class _Server:
             slots=settings.slots,
             max_waiting=settings.max_waiting,
             listener=self._tell,
+            workers=settings.workers,
         )
         self.metrics = Metrics(self.engine)
         self._reader = ThreadPoolExecutor(1, "phi-reader")  # tokenizes; the loop goes on

@@ -20,6 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from phi_infer.errors import PhiInferError
@@ -90,7 +91,10 @@ class Job:
 
 
 class Engine:
-    """Makes texts side by side, `slots` of them; `max_waiting` more may wait."""
+    """Makes texts side by side, `slots` of them; `max_waiting` more may wait.
+
+    workers: processes that share the slots, forked here; threads where other ones run already.
+    """
 
     def __init__(
         self,
@@ -99,8 +103,10 @@ class Engine:
         slots: int,
         max_waiting: int,
         listener: Callable[[Sequence[Job]], None],
+        workers: int = 1,
     ) -> None:
-        self._batch = LongPromptBatch(generator.weights, slots)
+        self._new_batch = partial(LongPromptBatch, generator.weights, slots, workers=workers)
+        self._batch = self._new_batch()
         self._slots, self._max_waiting = slots, max_waiting
         self._listener = listener
         self._condition = threading.Condition()
@@ -186,6 +192,8 @@ class Engine:
         except Exception:  # a bug, or no memory: those texts end, the server goes on
             log.exception("a round of the engine failed")
             self._give_all_up(RequestError(500, "the server failed to make this text"))
+            self._batch.close()
+            self._batch = self._new_batch()  # a worker may have died, or be half-way
         self._tell()
 
     def _tell(self) -> None:

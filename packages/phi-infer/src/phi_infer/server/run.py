@@ -186,13 +186,15 @@ def bind(host: str, port: int) -> socket.socket:
 def serve(
     generator: Generator,
     settings: Settings,
-    listener: socket.socket,
+    host: str,
+    port: int,
     *,
-    announce: Callable[[], Any] = lambda: None,
+    announce: Callable[[int], Any] = lambda _port: None,
 ) -> None:
-    """Serves until SIGINT or SIGTERM, then returns. announce: called before the first request."""
-    server = Server(create_app(generator, settings), settings)
+    """Serves until SIGINT or SIGTERM, then returns. announce: told the port when it listens."""
+    server = Server(create_app(generator, settings), settings)  # forks: no socket is there yet
+    listener = bind(host, port)
     for number in (signal.SIGINT, signal.SIGTERM):  # until uvicorn listens to them itself
         signal.signal(number, server.handle_exit)
-    announce()
+    announce(listener.getsockname()[1])
     server.run(sockets=[listener])

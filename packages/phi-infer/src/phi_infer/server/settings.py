@@ -15,6 +15,7 @@ class Settings:
 
     name: str = "phi"  # of the model, as clients see it
     slots: int = 16  # texts made side by side
+    workers: int = 1  # processes that share the slots
     max_waiting: int = 64  # texts that may wait for a slot; beyond: 429
     max_body_bytes: int = 256 * 1024  # of a request's JSON
     max_prompt_tokens: int = 8192  # all prompts of a request together
@@ -31,6 +32,7 @@ class Settings:
     def __post_init__(self) -> None:
         for name in (
             "slots",
+            "workers",
             "max_body_bytes",
             "max_prompt_tokens",
             "max_tokens",
@@ -44,5 +46,7 @@ class Settings:
         for name in ("max_waiting", "grace_seconds"):
             if not getattr(self, name) >= 0:
                 raise PhiInferError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+        if self.workers > self.slots:
+            raise PhiInferError(f"{self.workers} workers for {self.slots} slots: give one to each")
         if self.api_key is not None and not self.api_key.isascii():
             raise PhiInferError("the API key has characters beyond ASCII, which HTTP cannot carry")
