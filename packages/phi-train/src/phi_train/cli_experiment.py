@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from phi_train.errors import ConfigError
+from phi_train.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from phi_train.experiment import Experiment, Session
@@ -33,6 +33,7 @@ Cluster = Annotated[
     ),
 ]
 Seconds = Annotated[float, typer.Option(help="End after so many; the same command goes on.")]
+Retry = Annotated[bool, typer.Option("--retry", help="Try again what crashed or was killed.")]
 EXPERIMENTS, WORK = Path("experiments"), Path("runs/experiments")
 
 
@@ -72,9 +73,7 @@ def run(
     workers: Number = 1,
     cluster: Cluster = None,
     seconds: Seconds = 0.0,
-    retry: Annotated[
-        bool, typer.Option("--retry", help="Try again what crashed or was killed.")
-    ] = False,
+    retry: Retry = False,
 ) -> None:
     """Train what is missing of these experiments; every result is in the journal at once.
 
@@ -129,6 +128,7 @@ def search(
     guard: Annotated[
         bool, typer.Option("--guard", help="Pause while battery, memory or heat are bad.")
     ] = False,
+    retry: Retry = False,
 ) -> None:
     """Look for better settings, by itself: change, train, compare with the noise, keep or not.
 
@@ -160,16 +160,22 @@ def search(
         make_workers=_make_workers(workers, cluster),
         seconds=max(1.0, seconds - WRITING) if seconds else 0.0,
         overrides={**overrides, **({"guard": True} if guard else {})},
+        retry=retry,
         say=lambda line: print(line, flush=True),
     )
     rows = search_ledger(plan)
     pages = write_report(experiment, rows, Path(work) / experiment.id, search=plan)
-    decided = sum(row.state not in ("baseline", "killed") for row in rows)
+    decided = sum(row.state != "killed" for row in rows[1:])
     best = plan.best.name if plan.best.number else "the baseline"
     print(
         f"{decided} changes decided, best: {best}; {session.made} trials in "
         f"{time.monotonic() - started:.0f} s\nwrote {pages[0]} and {pages[1]}"
     )
+    if rows[0].state in ("diverged", "crashed") or plan.candidates[0].state == "killed":
+        raise RunError(
+            f"{experiment.id}: its baseline {rows[0].state}, so there is nothing to compare with: "
+            f"{rows[0].reason} (--retry tries it again)"
+        )
     _end(session, experiment)
 
 

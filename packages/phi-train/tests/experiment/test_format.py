@@ -76,7 +76,7 @@ def test_a_base_alone_is_one_arm(write):
         (PAGE + 'held_out = "test"\n' + BASE, "held_out is 'test'"),
         (PAGE + "share = 0.0\n" + BASE, "share is 0.0"),
         (PAGE + "share = 1.5\n" + BASE, "share is 1.5"),
-        (PAGE + 'share = 0.5\nfunction = "a.py:f"\n' + BASE, "1 of a function"),
+        (PAGE + 'share = 0.5\nfunction = "a.py:f"\n' + BASE, "and 1 of a function"),
         (PAGE + 'baseline = "x"\n' + BASE, "'x', which is no arm"),
         (PAGE + BASE + "[arms.a]\n[arms.b]\nsteps = 10\n", "'a' and 'b' have the same settings"),
         (PAGE + BASE + "[arms.a]\nseed = 1\n", "seed is no setting of an arm"),

@@ -329,3 +329,30 @@ def test_a_baseline_that_fails_is_told(tmp_path):
     said = text.read_text()
     assert "There is nothing to compare with: base crashed." in said
     assert "| base | crashed | MemoryError: no room |" in said
+
+
+def test_a_search_whose_baseline_crashed_is_an_error_and_can_be_tried_again(
+    tmp_path, small, texts, program
+):
+    experiment = small(0.0001, SEARCH.replace("trials = 3", "trials = 1"), **texts)
+    first = Search(experiment).open_trials(lambda _: None)[0]
+    Journal(experiment.journal).add(first, Outcome(state="crashed", error="MemoryError: no room"))
+
+    def run(*words):
+        command = [str(program), "experiment", "search", str(tmp_path / "small.toml"), *words]
+        return subprocess.run(
+            [*command, "--work", str(tmp_path / "work"), "--workers", "1"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    failed = run()
+    assert failed.returncode == 1
+    assert "going on after 1 trials\n0 changes decided" in failed.stdout
+    assert "its baseline crashed" in failed.stderr
+    assert "MemoryError: no room (--retry tries it again)" in failed.stderr
+    retried = run("--retry")
+    assert retried.returncode == 0, retried.stderr
+    assert "\n1 changes decided" in retried.stdout

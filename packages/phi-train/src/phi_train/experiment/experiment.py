@@ -101,7 +101,7 @@ class Experiment:
             raise ConfigError(f"threshold is {self.threshold}; it must be 0 or more")
         if not 0 < self.share <= 1 or (self.function and self.share != 1):
             raise ConfigError(
-                f"share is {self.share}; it must be above 0, at most 1; 1 of a function"
+                f"share is {self.share}; it must be above 0, at most 1, and 1 of a function"
             )
         names = [arm.name for arm in self.arms]
         if not names:

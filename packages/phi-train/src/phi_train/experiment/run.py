@@ -222,11 +222,13 @@ def run_search(
     make_workers: Make | None = None,
     seconds: float = 0.0,
     overrides: Mapping[str, Any] | None = None,
+    retry: bool = False,
     say: Say = lambda _: None,
 ) -> tuple[Session, Search]:
     """Goes on with a search; seconds: of this session, 0: as long as its own budget lasts.
 
-    Raises RunError when its final text was opened: what is chosen after that is chosen by it.
+    retry: as of run_study. Raises RunError when its final text was opened: what is chosen after
+    that is chosen by it.
     """
     journal = Journal(experiment.journal)
     if _opened(journal):
@@ -234,6 +236,10 @@ def run_search(
             f"the final text of {experiment.id} was opened: whatever is chosen now would be "
             "chosen by it; start another search (another --work, or a file with another id)"
         )
+    if len(journal):
+        say(f"going on after {len(journal)} trials")
+    if retry:
+        journal.forget((CRASHED, KILLED))
     plan = Search(experiment, overrides=overrides)
     plan.open_trials(journal.get)  # what is known already is not told again
     plan.tell = lambda candidate: say(judgement(candidate, plan))
