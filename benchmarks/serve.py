@@ -22,6 +22,7 @@ import argparse
 import contextlib
 import json
 import math
+import os
 import random
 import shlex
 import socket
@@ -54,7 +55,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "load.phi"
         n_parameters = make_model(checkpoint, options.kind)
-        ours = [*PHI_INFER, "serve", str(checkpoint), "--port", "0", "--slots", str(CLIENTS)]
+        ours = [*PHI_INFER, "serve", str(checkpoint), "--port", "0", "--slots", str(CLIENTS),
+                "--workers", str(options.workers)]  # fmt: skip
         with running(ours) as port:
             one = clients(port, 1, options.seconds / 3, hang_up=0.0)
             many = clients(port, CLIENTS, options.seconds, hang_up=0.1)
@@ -73,7 +75,10 @@ def main() -> None:
     missed += [f"{name}: no request ended" for name, row in rows.items() if not row["requests"]]
     missed += [f"{ratio:.2f} times one client's"] if ratio < 3.0 else []
     missed += [f"memory grew by {growth:.1%}"] if growth > BARS["growth of memory"] else []
-    facts = f"{options.kind}, {n_parameters / 1e6:.1f}M parameters, {options.seconds:g} s"
+    facts = (
+        f"{options.kind}, {n_parameters / 1e6:.1f}M parameters, {options.workers} workers, "
+        f"{options.seconds:g} s"
+    )
     memory = f"{min(soak['memory']) / 2**20:.0f} to {max(soak['memory']) / 2**20:.0f} MB"
     span = options.soak or options.seconds
     text = report(rows, facts, ratio, f"{memory} in {span:g} s, {growth:+.1%}", missed)
@@ -87,6 +92,7 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kind", choices=["gpt", "rwkv7"], default="gpt")
+    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--seconds", type=float, default=60.0, help="with all clients")
     parser.add_argument("--soak", type=float, default=0.0, help="seconds more, to see the memory")
     parser.add_argument("--llama-server", metavar="COMMAND", help="with {model} and {port} in it")
