@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -83,11 +84,16 @@ def serve(
         request_seconds=timeout,
         grace_seconds=grace,
         api_key=api_key or None,
-        cors_origins=tuple(cors_origin or ()),
+        cors_origins=tuple(origin.rstrip("/") for origin in cors_origin or ()),
         hosts=LOOPBACK if host in ("127.0.0.1", "localhost", "::1") else None,
     )
     if not 0 <= port < 2**16:
         raise PhiInferError(f"--port is {port}; it must be between 0 and 65535")
+    if settings.hosts is None and settings.api_key is None:
+        print(
+            f"Without an API key everyone who reaches {host} may ask: see --api-key",
+            file=sys.stderr,
+        )
     shown = f"[{host}]" if ":" in host else host
 
     def announce(port: int) -> None:

@@ -380,3 +380,5 @@ def test_settings_that_allow_nothing():
         Settings(workers=3, slots=2)
     with pytest.raises(PhiInferError, match="ASCII"):
         Settings(api_key="schlüssel")
+    with pytest.raises(PhiInferError, match="blank"):
+        Settings(api_key="sesame\n")

@@ -108,6 +108,31 @@ def test_a_second_signal_ends_the_patience(checkpoint):
         process.communicate()
 
 
+@pytest.mark.parametrize(("key", "n_lines"), [("", 1), ("sesame", 0)])
+def test_open_to_the_network_without_a_key_is_said(checkpoint, monkeypatch, key, n_lines):
+    monkeypatch.setenv("PHI_API_KEY", key)
+    process = start(checkpoint, "--host", "0.0.0.0")
+    assert process.stdout.readline().startswith("random at http://0.0.0.0:")
+    process.terminate()
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors.count("API key"), errors.count("\n")) == (
+        0, n_lines, n_lines,
+    )  # fmt: skip
+
+
+def test_an_allowed_site_may_end_in_a_slash(checkpoint):
+    process = start(checkpoint, "--cors-origin", "https://friend.example/")
+    port = int(process.stdout.readline().rsplit(":", 1)[1].split()[0])
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", "/health", headers={"Origin": "https://friend.example"})
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    assert answer.getheader("access-control-allow-origin") == "https://friend.example"
+    process.terminate()
+    process.communicate(timeout=30)
+
+
 def _refused(port):
     try:
         socket.create_connection(("127.0.0.1", port), timeout=30).close()

@@ -50,3 +50,5 @@ class Settings:
             raise PhiInferError(f"{self.workers} workers for {self.slots} slots: give one to each")
         if self.api_key is not None and not self.api_key.isascii():
             raise PhiInferError("the API key has characters beyond ASCII, which HTTP cannot carry")
+        if self.api_key is not None and self.api_key != self.api_key.strip():
+            raise PhiInferError("the API key begins or ends with a blank, which HTTP takes away")
