@@ -69,8 +69,10 @@ def multiplier(x: Array, like: Array) -> Callable[..., Array]:
     if not lies_by_rows(like):
         return x.dot
 
+    vecdot = np.vecdot
+
     def multiply(matrix: Array, out: Array | None = None) -> Array:
-        product: Array = np.vecdot(matrix.T, x, out=out)
+        product: Array = vecdot(matrix.T, x, out)
         return product
 
     return multiply
