@@ -139,6 +139,9 @@ def test_the_page_and_the_text_tell_every_row(search, tmp_path):
             if row.low is not None:
                 assert f"{row.low:+.4f} to {row.high:+.4f}" in content
     assert page.tags.count("figure") == 4
+    early = [row for row in rows if row.low is not None and row.share < 1]
+    assert all(f"{row.name} (at {row.share:.0%} of the budget)" in page.text for row in early)
+    assert early
 
 
 def test_what_it_says_repeats_does(search, tmp_path):

@@ -154,9 +154,8 @@ def _axes(x: Scale, y: Scale, cost: Cost) -> str:
 
 
 def _compared(row: Row) -> str:
-    """Its name, and with what it was compared, where."""
-    at = "" if row.share == 1.0 else f", at {row.share:.0%} of the budget"
-    return f"{row.name} (against {row.against}{at})"
+    """Its name, and where it was compared, when that was before its end."""
+    return row.name if row.share == 1.0 else f"{row.name} (at {row.share:.0%} of the budget)"
 
 
 def draw_effects(rows: Sequence[Row], threshold: float, metric: str) -> str:
