@@ -97,7 +97,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: Starlette, settings: Settings) -> None:
         self._engine, self._grace = app.state.engine, settings.grace_seconds
         self._loop: asyncio.AbstractEventLoop | None = None  # while it shuts down
-        self._impatient = False
+        self._in_main_loop = self._was_told = self._impatient = False
         super().__init__(
             uvicorn.Config(
                 app,
@@ -117,8 +117,9 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """At a signal. uvicorn would drop everything at the second one, and tell nobody."""
         del sig, frame
-        self._impatient = self.should_exit
-        self.should_exit = True
+        self._impatient, self._was_told = self._was_told, True
+        if self._in_main_loop:
+            self.should_exit = True
         if self._impatient and self._loop is not None:
             self._loop.call_soon_threadsafe(self._hurry)
 
@@ -127,6 +128,12 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         for listener in sockets or []:
             listener.listen(QUEUED)
+
+    async def main_loop(self) -> None:
+        """Not left earlier: some versions of uvicorn then end without a shutdown."""
+        self._in_main_loop = True
+        self.should_exit = self.should_exit or self._was_told
+        await super().main_loop()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Takes no more; what is left after the grace is told so."""
