@@ -48,6 +48,9 @@ def test_it_serves_and_ends_at_a_signal(checkpoint, number):
         assert answer.status == 200
         assert json.loads(answer.read())["usage"]["completion_tokens"] <= 3
         connection.close()
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as other:
+            other.sendall(b"\x16\x03\x01 no HTTP\r\n\r\n")
+            assert other.recv(1000).startswith(b"HTTP/1.1 400 ")
         process.send_signal(number)
         _, errors = process.communicate(timeout=30)
         assert (process.returncode, errors) == (0, "")

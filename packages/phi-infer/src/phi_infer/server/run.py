@@ -104,7 +104,7 @@ class Server(uvicorn.Server):
                 http=PatientProtocol,
                 ws="none",
                 lifespan="on",
-                log_level="warning",
+                log_level="error",  # a warning is anyone's to cause, any number of times
                 access_log=False,
                 server_header=False,
                 backlog=ACCEPTED,
