@@ -20,6 +20,7 @@ from book import Book  # noqa: E402 (found by the line above)
 from decisions import architecture  # noqa: E402
 from hypotheses import hypotheses, missed  # noqa: E402
 from scaling import answer, scaling  # noqa: E402
+from self_improvement import missed_h5, self_improvement  # noqa: E402
 from wall_and_table import inherited_table, wall, wall_sentence, walls_of  # noqa: E402
 
 from phi_model.files import atomic_write  # noqa: E402
@@ -61,6 +62,7 @@ def research_log(book: Book, results: str) -> tuple[str, dict[str, str]]:
         scaling(book, figures),
         optimisation_log(results),
         architecture(book, figures),
+        self_improvement(book, figures),
         negative(book),
     ]
     lines = top(book, figures) + [line for section in sections for line in ["", *section]]
@@ -116,7 +118,7 @@ def optimisation_log(results: str) -> list[str]:
 
 def negative(book: Book) -> list[str]:
     """What did not hold, and what is worse than what it was to replace."""
-    found = missed(book)
+    found = missed(book) + missed_h5(book)
     for name, experiment in book.experiments.items():
         for arm in experiment.arms:
             failed = [o for o in book.outcomes(name, arm.name).values() if o.state != "finished"]

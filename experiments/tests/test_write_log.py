@@ -73,6 +73,11 @@ def outcome_of(experiment: Experiment, arm: str, seed: int, loss_of: LossOf) -> 
     metrics |= {f"loss_at_{n}": loss for n in (64, 128, 256, 512)}
     if experiment.id == "levels":
         metrics |= LEVELS
+    if experiment.id == "star":
+        metrics |= {f"{name}/accuracy": 0.5 + 0.001 * seed for name in ("base", "star-1", "chosen")}
+        metrics |= {"chosen": 1.0, "chosen/gain": 0.001 * seed, "chosen/gain low": -0.03}
+    if experiment.id == "spin":
+        metrics |= {f"{name}/bits_per_byte": loss for name in ("base", "spin-1")}
     return Outcome(
         state="finished",
         metrics=metrics,
@@ -118,7 +123,7 @@ def test_the_first_ten_lines_answer_with_a_figure(pages: Path) -> None:
     assert "What would change it" in first
     assert "head tied and AdamW 3e-4 a wall is made by order+rrms, order+rrms+stale" in first
     assert "not run yet" not in text.lower().replace("**not run yet**; `python", "")
-    assert set(figures) == {"scaling-text.svg", "wall.svg", "stories.svg"}
+    assert set(figures) == {"scaling-text.svg", "wall.svg", "stories.svg", "self-improvement.svg"}
     for content in figures.values():
         assert ET.fromstring(content).tag.endswith("svg")
     assert "ours is better" in text
