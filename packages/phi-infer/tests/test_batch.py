@@ -42,6 +42,11 @@ def test_equals_single_streams_as_texts_come_and_go(make_model, changes, workers
                 slot = int(rng.choice(list(alone)))
                 batch.remove(slot)
                 del alone[slot]
+            if alone and rng.random() < 0.15:
+                slot, more = int(rng.choice(list(alone))), rng.integers(0, 300, 7).tolist()
+                batch.extend(slot, more)
+                expected = [alone[slot](token) for token in more][-1]
+                np.testing.assert_allclose(batch.logits[slot], expected, **TOLERANCE)
             some = [slot for slot in alone if rng.random() < 0.8]
             if some:
                 rng.shuffle(some)
@@ -158,5 +163,7 @@ def test_mistakes(make_model):
     batch.remove(0)
     with pytest.raises(ConfigError, match="slot 0 holds no text"):
         batch.remove(0)
+    with pytest.raises(ConfigError, match="slot 0 holds no text"):
+        batch.extend(0, [1])
     with pytest.raises(ConfigError, match="at least one slot to each"):
         new_batch(weights, 1, workers=2)

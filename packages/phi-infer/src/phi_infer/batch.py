@@ -98,12 +98,23 @@ class Batch:
             self._do("clear", slot)
         else:
             self._hand_over(state, slot)
+        self._read_pieces(slot, ids)
+        self._used[slot] = True
+        return slot
+
+    def extend(self, slot: int, ids: Sequence[int]) -> None:
+        """Reads ids after those that the text in the slot has; its logits are then those after the
+        last. A long prompt given in parts lets the other texts grow in between.
+        """
+        if not self._used[slot]:
+            raise ConfigError(f"slot {slot} holds no text")
+        self._read_pieces(slot, ids)
+
+    def _read_pieces(self, slot: int, ids: Sequence[int]) -> None:
         for first in range(0, len(ids), PIECE):
             piece = ids[first : first + PIECE]
             self._piece[: len(piece)] = piece
             self._do("read", slot, len(piece))
-        self._used[slot] = True
-        return slot
 
     def _hand_over(self, state: TextState, slot: int) -> None:
         memory = state.step.memory()

@@ -24,12 +24,12 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import NoReturn, Protocol
-
-from threadpoolctl import LibController, ThreadpoolController
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from phi_model.errors import ConfigError, WorkerError
+
+if TYPE_CHECKING:
+    from threadpoolctl import LibController
 
 __all__ = ["RUNNERS", "InlineTeam", "ProcessTeam", "Team", "ThreadTeam", "can_fork", "make_team"]
 
@@ -86,6 +86,8 @@ class ThreadTeam:
     """Members 1, 2, ... are threads."""
 
     def __init__(self, size: int, jobs: Mapping[str, Job]) -> None:
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  (a slow import)
+
         self.size, self._jobs = size, dict(jobs)
         self._threads = ThreadPoolExecutor(size - 1, thread_name_prefix="phi-worker")
 
@@ -251,6 +253,8 @@ def _read_exactly(end: int, size: int) -> bytes:
 @functools.cache
 def _blas_libraries() -> list[LibController]:
     """The BLAS libraries in this process; looking for them takes milliseconds, so only once."""
+    from threadpoolctl import ThreadpoolController  # noqa: PLC0415  (a slow import)
+
     return [lib for lib in ThreadpoolController().lib_controllers if lib.user_api == "blas"]
 
 

@@ -2,7 +2,6 @@
 
     settings.py      every limit        errors.py    what a client is told
     engine.py        the thread that makes all texts side by side (no HTTP in it)
-    long_prompts.py  a batch that reads a long prompt in parts
     fields.py        one field of a request, checked      body.py     its JSON, within limits
     orders.py        a request's JSON -> what to make     replies.py  what was made -> JSON, SSE
     api.py           the routes         guard.py     who may ask      metrics.py  /metrics
