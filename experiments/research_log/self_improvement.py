@@ -90,6 +90,8 @@ def h5(book: Book) -> tuple[str, str]:
     alone = f"in {_alone(book, CLAIM)} of {seeds} seeds the bootstrap alone is above 0"
     if low > 0:
         verdict, said = "yes", f"**Yes**, in this range: {figures}; {alone}."
+        if not _less(book, CLAIM, "few"):
+            said += f" Whether the steps alone would do it was not measured at {CLAIM}."
     elif high < 0:
         verdict, said = "no", f"**No**: it becomes worse, {figures}."
     elif high < least:

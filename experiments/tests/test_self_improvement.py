@@ -241,6 +241,14 @@ def test_a_gain_is_by_student_s_t_over_the_seeds(pages: Path) -> None:
     assert "+2.0 (-1.0 to +5.0); +5.0 (+2.0 to +8.0); +11.0 (+8.0 to +14.0)" in part
 
 
+@pytest.mark.parametrize("others", [{}, {"few": 0.5}])
+def test_a_yes_without_its_control_says_so(pages: Path, others: dict[str, float]) -> None:
+    add(pages, "star", "3.7M", runs([0.048, 0.050, 0.052], **others))
+    answer, _, _ = section(pages)
+    assert "**Yes**" in answer
+    assert ("was not measured at 3.7M" in answer) == (not others)
+
+
 def test_what_beats_it_is_said(pages: Path) -> None:
     """As where true answers without a rationale teach more than the loop."""
     others = {"few": 0.5, "unverified-2": 0.5, "direct": 0.7, "majority of base": 0.56}
