@@ -2,11 +2,11 @@
 """Making text: ours beside llama2.c, torch eager and the package rwkv, all on the same weights.
 
     pip install torch rwkv threadpoolctl        (what is not installed is left out)
-    python benchmarks/inference.py --llama2c PATH/run.c [--rounds 7] [--models a,b,c] [--write]
+    python benchmarks/inference.py --llama2c PATH/run.c [--rounds 15] [--models a,b,c] [--write]
 
 One text of 256 greedy tokens, float32; the peers take turns, each in a process of its own, and
 the figures are medians. llama2.c is compiled here from the source at PATH. The tokens must be
-those of phi_model's logits for every peer. Exits 1 when a bar is missed; about four minutes.
+those of phi_model's logits for every peer. Exits 1 when a bar is missed; about six minutes.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--llama2c", type=Path, help="run.c of llama2.c, or the folder it is in")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--models", default="a,b,c")
     parser.add_argument("--write", action="store_true", help="put the result into RESULTS.md")
     options = parser.parse_args()
