@@ -72,6 +72,7 @@ class GPTBatch:
         n = min(-(-(int(positions.max()) + 1) // BLOCK) * BLOCK, window)
         span = slice(int(slots.min()), int(slots.max()) + 1)  # a view of the caches, not a copy
         at = slots - span.start
+        side_by_side = np.array_equal(at, np.arange(span.stop - span.start))
         spread: Array | None = None
         layers = self._pass
         layers.embed(tokens)
@@ -79,10 +80,13 @@ class GPTBatch:
             q, new = layers.qkv(layer, turns)
             rows[slots, places] = new
             keys, values = self._caches[0].keys_and_values(rows[span, :n])
-            if spread is None:  # slots between those in step are computed and thrown away
-                spread = np.zeros((span.stop - span.start, *q.shape[1:]), np.float32)
-            spread[at] = q
-            layers.attended[...] = layers.attention(spread, keys, values)[at]
+            if side_by_side:
+                layers.attended[...] = layers.attention(q, keys, values)
+            else:  # slots between those in step are computed and thrown away
+                if spread is None:
+                    spread = np.zeros((span.stop - span.start, *q.shape[1:]), np.float32)
+                spread[at] = q
+                layers.attended[...] = layers.attention(spread, keys, values)[at]
             layers.add_attended(layer)
             layers.add_mlp(layer)
         return layers.logits()

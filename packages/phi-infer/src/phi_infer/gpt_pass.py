@@ -52,6 +52,8 @@ class GPTPass:
         b = self._buffers
         self._with_eps, self._with_one = b["with_eps"][tokens], b["with_one"][tokens]
         self._gate_up, self._hidden = b["gate_up"][tokens], b["hidden"][tokens]
+        n_hidden = self._hidden.shape[1]
+        self._gate, self._up = self._gate_up[:, :n_hidden], self._gate_up[:, n_hidden:]
         self._product, self._update = b["product"][tokens], b["update"][tokens]
         self.attended = b["attended"][tokens]
         self.x, self._h = self._with_eps[:, :-1], self._with_one[:, :-1]
@@ -120,11 +122,10 @@ class GPTPass:
         """SwiGLU into the residual stream."""
         self._normalise()
         product(self._h, layer.gate_up, self._gate_up)
-        gate, up = np.split(self._gate_up, 2, axis=1)
-        np.tanh(gate, self._hidden)
-        up *= gate
-        self._hidden *= up
-        self._hidden += up
+        np.tanh(self._gate, self._hidden)
+        self._up *= self._gate
+        self._hidden *= self._up
+        self._hidden += self._up
         product(self._hidden, layer.down, self._update)
         np.add(self.x, self._update, self.x)
 
