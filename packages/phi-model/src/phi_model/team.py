@@ -18,10 +18,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import select
 import signal
 import struct
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, NoReturn, Protocol
@@ -201,6 +203,7 @@ class ProcessTeam:
 HEADER = struct.Struct("=BB")  # job, how many numbers follow
 GOODBYE = 255  # in the place of a job: the end of the pipe may be kept open by other children
 REPLY = struct.Struct("=H")  # 0, or the length of the error that follows
+AWAKE = 1e-4  # seconds
 MAX_REPLY = 1000  # bytes: with its length less than a pipe writes at once
 
 
@@ -241,6 +244,8 @@ class _Child:
 
 def _read_exactly(end: int, size: int) -> bytes:
     """`size` bytes from a pipe; fewer only when the other side is gone."""
+    if size:
+        _stay_awake_for(end)
     data = b""
     while len(data) < size:
         part = os.read(end, size - len(data))
@@ -248,6 +253,15 @@ def _read_exactly(end: int, size: int) -> bytes:
             return b""
         data += part
     return data
+
+
+def _stay_awake_for(end: int) -> None:
+    """Until there is something to read, or AWAKE is over: to be woken takes as long as that."""
+    poller = select.poll()
+    poller.register(end, select.POLLIN)
+    until = time.perf_counter() + AWAKE
+    while not poller.poll(0) and time.perf_counter() < until:
+        pass
 
 
 @functools.cache
