@@ -147,6 +147,11 @@ def walls_of(book: Book, name: str, kind: str) -> tuple[list[str], list[str]] | 
     return makes, makes_not
 
 
+def _ends(book: Book, name: str, kind: str, subset: str) -> str:
+    """A set of defects and the loss that it ends with."""
+    return f"{subset} ({_cell(book, name, f'{kind}, {subset}')})"
+
+
 def wall_sentence(book: Book, names: Sequence[str] = tuple(WALLS)) -> str:
     """Which defects make the wall, as far as it has been measured in these experiments."""
     found = []
@@ -164,10 +169,12 @@ def wall_sentence(book: Book, names: Sequence[str] = tuple(WALLS)) -> str:
                         f"{clean:.2f}, too near the level to tell walls"
                     )
                 continue
-            makes, makes_not = sets
-            yes = ", ".join(makes) or "no set of defects"
-            no = f"; no wall: {', '.join(makes_not)}" if makes_not else ""
-            found.append(f"with the head {kind} and {how} a wall is made by {yes}{no}")
+            makes, makes_not = ([_ends(book, name, kind, s) for s in each] for each in sets)
+            found.append(
+                f"with the head {kind} and {how} a wall is made by "
+                f"{', '.join(makes) or 'no set of defects'}; no wall: "
+                f"{', '.join([_ends(book, name, kind, 'clean'), *makes_not])}"
+            )
     if not found:
         return "Which defect makes the wall is not measured yet."
     rule = (
@@ -187,12 +194,11 @@ def _same_curve(book: Book) -> list[str]:
             continue
         pairs = zip(clean.curves["loss"], fast.curves["loss"], strict=True)
         apart = max(abs(a[1] - b[1]) for a, b in pairs)
-        times = clean.metrics["step_ms"] / fast.metrics["step_ms"]
         stretch = clean.steps // len(clean.curves["loss"])
         lines += [
             f"Head {kind}: over {clean.steps:,} steps the training losses of the clean "
             f"reference and of the fast path (means of {stretch} steps) are at most {apart:.4f} "
-            f"apart; the reference takes {times:.1f} times as long.",
+            "apart.",
             "",
         ]
     return lines if lines else ["Reference and fast path on the real run: not run yet.", ""]
