@@ -36,6 +36,8 @@ __all__ = [
     "make_batches",
 ]
 
+AHEAD = 16  # steps drawn at once: a step evicts this code from the cache, and so pays for it anew
+
 IntArray = NDArray[np.intp]
 BoolArray = NDArray[np.bool_]
 
@@ -95,7 +97,16 @@ class RandomWindows(_Windows):
     Raises DataError when the stream is shorter than one window.
     """
 
+    _drawn: tuple[int, list[NDArray[np.int64]]] = (0, [])  # the first step, and what follows
+
     def _starts(self, step: int) -> NDArray[np.int64]:
+        first, drawn = self._drawn
+        if not first <= step < first + len(drawn):
+            first, drawn = step, [self._draw(step + i) for i in range(AHEAD)]
+            self._drawn = first, drawn
+        return drawn[step - first]
+
+    def _draw(self, step: int) -> NDArray[np.int64]:
         key = np.array([self.seed, step], np.uint64)
         rng = np.random.Generator(np.random.Philox(key=key))
         return rng.integers(0, self._ids.size - self.seq_len, self.batch_size)
