@@ -13,7 +13,7 @@ from torch import nn
 from training_step_torch import TorchGPT
 
 from phi_model import build_model
-from phi_optim import AdamW, ScheduleFreeAdamW
+from phi_optim.make import CLASSES
 from phi_train import TrainConfig
 from phi_train.batches import make_batches
 from phi_train.budget import Budget, rate_factor
@@ -24,7 +24,6 @@ __all__ = ["train_torch"]
 
 THREADS = 2
 WARM_UP = 3  # steps that compile, before the clock starts; the weights are then set back
-KINDS = {"schedule-free": ScheduleFreeAdamW}  # ours, with another schedule than AdamW's
 AT_ONCE = 2048  # tokens of an evaluation
 
 
@@ -39,7 +38,7 @@ def train_torch(
     model = TorchGPT((shape.n_embd, shape.n_layer, shape.n_head, config.batch_size, config.seq_len))
     call = torch.compile(model) if compiled else model
     budget = Budget(config.steps)
-    schedule = config.schedule or KINDS.get(config.optimizer, AdamW).schedule
+    schedule = config.schedule or CLASSES[config.optimizer].schedule
     batches = make_batches(
         "random",
         data.train,

@@ -23,11 +23,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from phi_infer.batch import Batch
 from phi_infer.errors import PhiInferError
 from phi_infer.generator import Generator
 from phi_infer.request import Request, TokenChoice
 from phi_infer.server.errors import RequestError
+from phi_infer.steps import new_batch
 
 __all__ = ["Engine", "Job", "News"]
 
@@ -105,7 +105,7 @@ class Engine:
         listener: Callable[[Sequence[Job]], None],
         workers: int = 1,
     ) -> None:
-        self._new_batch = partial(Batch, generator.weights, slots, workers=workers)
+        self._new_batch = partial(new_batch, generator.weights, slots, workers=workers)
         self._batch = self._new_batch()
         self._slots, self._max_waiting = slots, max_waiting
         self._listener = listener
