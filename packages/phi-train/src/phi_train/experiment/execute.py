@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from phi_model import load_checkpoint
+from phi_train.checkpoints import newest_sound
 from phi_train.config import TrainConfig
 from phi_train.errors import ConfigError, Diverged, Stopped
 from phi_train.evaluate import evaluate
@@ -143,6 +143,8 @@ def _by_phi_train(task: Task, stop: Stop) -> Outcome:
     config = replace(config, out=str(task.folder))
     folder = RunFolder(config.out)
     until = _looked_at(config, trial.share)
+    if until and _steps_saved(folder) > until:  # the journal knows nothing of a later stage
+        shutil.rmtree(folder.path)
     if until == 0 or _steps_saved(folder) < until:
         _train(config, until, stop)
     return _measured(config, folder, trial.part)
@@ -159,7 +161,9 @@ def _looked_at(config: TrainConfig, share: float) -> int:
 
 
 def _steps_saved(folder: RunFolder) -> int:
-    return load_checkpoint(folder.last, verify=False).step if folder.last.exists() else 0
+    """Where a resumed run would begin: after a kill that may be later than last.phi."""
+    found = newest_sound(folder).checkpoint
+    return found.step if found is not None else 0
 
 
 def _train(config: TrainConfig, until: int, stop: Stop) -> None:
@@ -175,9 +179,9 @@ def _train(config: TrainConfig, until: int, stop: Stop) -> None:
 
 
 def _measured(config: TrainConfig, folder: RunFolder, part: str) -> Outcome:
-    opened = load_checkpoint(folder.last)
-    if opened.tokenizer is None:
-        raise ConfigError(f"{opened.path} holds no tokenizer")
+    opened = newest_sound(folder).checkpoint
+    if opened is None or opened.tokenizer is None:
+        raise ConfigError(f"{folder.path} holds no checkpoint with a tokenizer")
     model, shape = opened.model, opened.config
     with np.errstate(all="ignore"):
         found = evaluate(model, stream_of(config, opened.tokenizer, part))
