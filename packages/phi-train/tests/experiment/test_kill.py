@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from phi_train.experiment import read_experiment
+from phi_train.experiment import Journal, read_experiment
 from phi_train.experiment.report import report_of
 
 KILLS = 20 if os.environ.get("PHI_LONG", "0") not in ("", "0") else 3
@@ -51,6 +51,12 @@ def _ledger(folder):
     rows, search, _ = report_of(read_experiment(folder / "tiny.toml"))
     assert search is not None
     return [{k: v for k, v in row.as_dict().items() if k not in CLOCKS} for row in rows]
+
+
+def _outcomes(folder):
+    """Of every trial, with its curves."""
+    lines = Journal(folder / "journal" / "tiny.jsonl").lines
+    return {line["key"]: line["outcome"] | {"seconds": 0} for line in lines if "key" in line}
 
 
 @pytest.mark.skipif(not hasattr(os, "setsid"), reason="no process groups")
@@ -95,6 +101,7 @@ def test_random_kills(tmp_path, search, command):
     assert last.returncode == 0, last.stderr
     whole = _ledger(tmp_path / "whole")
     assert _ledger(tmp_path / "killed") == whole
+    assert _outcomes(tmp_path / "killed") == _outcomes(tmp_path / "whole")
     assert len(whole) == 4 + KILLS // 2
     assert {row["state"] for row in whole} <= {
         "baseline",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +47,36 @@ def test_a_kill_between_a_checkpoint_and_its_name_does_not_pass_the_stage(task, 
     for share in (0.5, 1.0):
         after = execute(task("killed", share))
         assert _told(after) == _told(execute(task("undisturbed", share)))
+
+
+def test_a_kill_while_the_run_is_removed_leaves_no_part_of_it(task, monkeypatch):
+    wanted = execute(replace(task("undisturbed", 1.0), keep=False))
+    killed = replace(task("killed", 1.0), keep=False)
+    assert wanted.curves["loss"]
+    remove = shutil.rmtree
+
+    def cut_off(path, **kwargs):
+        if killed.folder.name not in str(path) or not Path(path).exists():
+            remove(path, **kwargs)
+            return
+        next(Path(path).rglob("metrics.jsonl")).unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        execute(killed)
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    assert _told(execute(killed)) == _told(wanted)
+    assert not [path for path in Path(killed.work).rglob("*") if path.name.endswith("~")]
+
+
+def test_what_a_kill_left_unfinished_is_swept(task):
+    first = task("swept", 0.25)
+    execute(first)
+    unfinished = first.folder / "checkpoints" / ".step-000015.phi.abc~"
+    unfinished.touch()
+    execute(first)
+    assert not unfinished.exists()
 
 
 def test_a_stage_is_measured_anew_where_only_a_later_one_is_left(task):

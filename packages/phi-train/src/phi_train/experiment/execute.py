@@ -12,6 +12,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,17 @@ def execute(task: Task, stop: Stop = lambda: False) -> Outcome:
     if outcome.state == FINISHED and not math.isfinite(outcome.metrics[task.metric]):
         outcome = replace(outcome, state=DIVERGED, error=f"{task.metric} is not finite", metrics={})
     if not task.keep and task.trial.share == 1.0:
-        shutil.rmtree(task.folder, ignore_errors=True)
+        _remove(task.folder)
     return outcome
+
+
+def _remove(folder: Path) -> None:
+    """At once, under another name: a kill never leaves a part of a run to go on from."""
+    discarded = folder.with_name(f".{folder.name}~")
+    with suppress(OSError):
+        shutil.rmtree(discarded, ignore_errors=True)  # of a kill
+        folder.replace(discarded)
+        shutil.rmtree(discarded, ignore_errors=True)
 
 
 def _failed(state: str, error: BaseException, task: Task, started: float) -> Outcome:
@@ -142,9 +152,10 @@ def _by_phi_train(task: Task, stop: Stop) -> Outcome:
     config = prepared_for(config, trial.part, Path(task.work) / "data")
     config = replace(config, out=str(task.folder))
     folder = RunFolder(config.out)
+    folder.sweep()
     until = _looked_at(config, trial.share)
     if until and _steps_saved(folder) > until:  # the journal knows nothing of a later stage
-        shutil.rmtree(folder.path)
+        _remove(folder.path)
     if until == 0 or _steps_saved(folder) < until:
         _train(config, until, stop)
     return _measured(config, folder, trial.part)
