@@ -58,7 +58,8 @@ def test_the_choices_matter_to_these_models(make_model, changes):
 def test_shared_keys_take_less_room(make_model):
     model = make_model(3, n_head=4, n_kv_head=1)
     step = GPTStep(model.config, model.parameters)
-    assert step._cache.rows.shape == (2, 16, 4 + 4 + 1)  # keys, values, the 1 behind them
+    assert step._cache.keys.shape == (2, 1, 16, 4)
+    assert step._cache.values.shape == (2, 1, 16, 4 + 1)  # with the 1 behind them
 
 
 @pytest.mark.parametrize("seq_len", [1, 2, 5, 8])

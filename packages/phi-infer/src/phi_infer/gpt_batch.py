@@ -29,10 +29,15 @@ class GPTBatch:
     def __init__(self, weights: GPTWeights, slots: int, *, window: int | None = None) -> None:
         self.weights = weights
         first = GPTCache(weights, window)
-        n_layer, n_window, n_row = first.rows.shape
-        self._rows = np.zeros((n_layer, slots, n_window, n_row), np.float32)
+        self._keys, self._values = (
+            np.zeros((len(part), slots, *part.shape[1:]), np.float32)
+            for part in (first.keys, first.values)
+        )
         self._pass = GPTPass(weights, slots)
-        self._caches = [GPTCache(weights, window, rows=self._rows[:, i]) for i in range(slots)]
+        self._caches = [
+            GPTCache(weights, window, memory=(self._keys[:, i], self._values[:, i]))
+            for i in range(slots)
+        ]
 
     def positions(self, slots: Sequence[int] | Array) -> Array:
         """Tokens read so far by the texts in `slots`."""
@@ -44,7 +49,7 @@ class GPTBatch:
 
     def memory(self, slot: int) -> list[Array]:
         """What is remembered of a text: arrays of the shapes of a step's memory()."""
-        return [self._caches[slot].rows]
+        return [self._caches[slot].keys, self._caches[slot].values]
 
     def set_position(self, slot: int, position: int) -> None:
         """The memory of a slot was written: that of a text of so many tokens."""
@@ -66,7 +71,7 @@ class GPTBatch:
         return logits
 
     def _run(self, slots: Array, tokens: Array, positions: Array) -> Array:
-        w, window = self.weights, self._rows.shape[2]
+        w, window = self.weights, self._keys.shape[3]
         turns = w.turns(positions)[:, None]
         places = positions % window
         n = min(-(-(int(positions.max()) + 1) // BLOCK) * BLOCK, window)
@@ -76,10 +81,11 @@ class GPTBatch:
         spread: Array | None = None
         layers = self._pass
         layers.embed(tokens)
-        for layer, rows in zip(w.layers, self._rows, strict=True):
-            q, new = layers.qkv(layer, turns)
-            rows[slots, places] = new
-            keys, values = self._caches[0].keys_and_values(rows[span, :n])
+        for layer, all_keys, all_values in zip(w.layers, self._keys, self._values, strict=True):
+            q, new_keys, new_values = layers.qkv(layer, turns)
+            all_keys[slots, :, places] = new_keys
+            all_values[slots, :, places] = new_values
+            keys, values = all_keys[span, :, :n], all_values[span, :, :n]
             if side_by_side:
                 layers.attended[...] = layers.attention(q, keys, values)
             else:  # slots between those in step are computed and thrown away

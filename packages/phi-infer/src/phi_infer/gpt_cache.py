@@ -1,7 +1,8 @@
-"""The keys and values of one text: a ring of `window` rows a layer, the oldest overwritten.
+"""The keys and values of one text: a ring of `window` rows a head, the oldest overwritten.
 
 Since RoPE only sees distances, keys keep the angle of their own position however far the text
-goes, and the order of the rows in the ring does not matter: a sum has no order.
+goes, and the order of the rows in the ring does not matter: a sum has no order. All rows of one
+head lie behind each other, as attention reads them: a batch's caches come from slow memory.
 
 A saved state is one msgpack map {format, version, position, window, shape, crc32, rows}. Nothing
 in it is ever executed.
@@ -38,19 +39,28 @@ class ContextError(PhiInferError):
 class GPTCache:
     """What a GPT remembers of a text after `position` tokens.
 
-    rows [L, W, R]: the keys of all heads, then each head of values with a 1 behind it. A row that
-    is still zero weighs nothing: neither its values nor its 1 add to any sum.
+    keys [L, K, W, D], values [L, K, W, D + 1] with a 1 behind each. A row that is still zero
+    weighs nothing: neither its values nor its 1 add to any sum.
     """
 
-    def __init__(self, weights: GPTWeights, window: int | None = None, rows: Array | None = None):
+    def __init__(
+        self,
+        weights: GPTWeights,
+        window: int | None = None,
+        memory: tuple[Array, Array] | None = None,
+    ) -> None:
+        """memory: zeros to be used as keys and values."""
         c = weights.config
         if window is not None and window < 0:
             raise ConfigError(f"window is {window}; it must be 1 or more, or 0 to stop at seq_len")
         self.bounded = window == 0
         self.window = window or c.seq_len
         self.weights = weights
-        shape = (c.n_layer, self.window, weights.n_row)
-        self.rows = np.zeros(shape, np.float32) if rows is None else rows
+        shape = (c.n_layer, c.n_kv_head, self.window)
+        self.keys, self.values = memory or (
+            np.zeros((*shape, c.head_size), np.float32),
+            np.zeros((*shape, c.head_size + 1), np.float32),
+        )
         self.position = 0
 
     @property
@@ -66,28 +76,27 @@ class GPTCache:
                 "or let the context slide"
             )
 
-    def keys_and_values(self, rows: Array) -> tuple[Array, Array]:
-        """Views [..., K, D, n] and [..., K, n, D + 1] of rows [..., n, R]."""
-        c, n_keys = self.weights.config, self.weights.config.n_kv_embd
-        heads = (*rows.shape[:-1], c.n_kv_head, -1)
-        keys = np.moveaxis(rows[..., :n_keys].reshape(heads), -3, -1)
-        return keys, rows[..., n_keys:].reshape(heads).swapaxes(-2, -3)
-
     def copy(self) -> GPTCache:
         """A cache that changes by itself."""
         other = GPTCache(self.weights, 0 if self.bounded else self.window)
-        other.rows[:, : self.filled] = self.rows[:, : self.filled]
+        other.keys[:, :, : self.filled] = self.keys[:, :, : self.filled]
+        other.values[:, :, : self.filled] = self.values[:, :, : self.filled]
         other.position = self.position
         return other
 
     def clear(self) -> None:
         """The start of a text."""
-        self.rows[...] = 0
+        self.keys[...] = 0
+        self.values[...] = 0
         self.position = 0
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the rows in use, whole or not at all."""
-        rows = np.ascontiguousarray(self.rows[:, : self.filled], "<f4")
+        parts = [
+            part[:, :, : self.filled].swapaxes(1, 2).reshape(len(part), self.filled, -1)
+            for part in (self.keys, self.values)
+        ]
+        rows = np.concatenate(parts, axis=2).astype("<f4", copy=False)
         raw = rows.tobytes()
         content = {
             "format": FORMAT,
@@ -119,12 +128,15 @@ class GPTCache:
         self._take(source, rows, position, window)
 
     def _take(self, source: Path, rows: Array, position: int, window: int) -> None:
-        n_layer, _, n_row = self.rows.shape
+        n_layer, n_head, _, d = self.keys.shape
+        n_row = n_head * (2 * d + 1)
         if (rows.shape[0], window, rows.shape[2]) != (n_layer, self.window, n_row):
             raise ConfigError(
                 f"{source} has shape {rows.shape} and a window of {window}; this model needs "
                 f"({n_layer}, n, {n_row}) and {self.window}"
             )
         self.clear()
-        self.rows[:, : rows.shape[1]] = rows
+        n, n_keys = rows.shape[1], n_head * d
+        for part, columns in ((self.keys, rows[..., :n_keys]), (self.values, rows[..., n_keys:])):
+            part[:, :, :n] = columns.reshape(n_layer, n, n_head, -1).swapaxes(1, 2)
         self.position = position

@@ -64,8 +64,9 @@ class GPTPass:
         np.sqrt(size, size)
         np.divide(self.x, size[:, None], self._h)
 
-    def qkv(self, layer: GPTLayer, turns: Array) -> tuple[Array, Array]:
-        """Queries [n, K, G, D] and rows [n, R] for the cache, both turned by RoPE; views.
+    def qkv(self, layer: GPTLayer, turns: Array) -> tuple[Array, Array, Array]:
+        """Queries [n, K, G, D], keys [n, K, D], both turned by RoPE, and values [n, K, D + 1];
+        views.
 
         turns [n, 1, D/2] of the tokens' positions.
         """
@@ -79,16 +80,18 @@ class GPTPass:
         planes = qk.view(np.complex64)
         planes *= turns
         q = qk[:, : c.n_head].reshape(n, c.n_kv_head, c.n_group, c.head_size)
-        return q, self._product[:, c.n_embd : c.n_embd + w.n_row]
+        values = self._product[:, w.n_qk : c.n_embd + w.n_row]
+        return q, qk[:, c.n_head :], values.reshape(n, c.n_kv_head, c.head_size + 1)
 
     def attention(self, q: Array, keys: Array, values: Array, seen: Array | None = None) -> Array:
-        """[..., T, D] of q [..., T, D] over keys [..., D, n] and values [..., n, D + 1].
+        """[..., T, D] of q [..., T, D] over keys [..., n, D] and values [..., n, D + 1].
 
         seen [T, m]: 1 where one of the last m rows is seen, 0 where not; all before them are.
         Without it all rows are, and those that are zero weigh nothing. The last value is 1, so the
         product with the weights ends in their sum; no maximum is subtracted until a sum is not
         comfortably within range.
         """
+        keys = keys.swapaxes(-1, -2)
         weights = self._room((*np.broadcast_shapes(q.shape[:-2], keys.shape[:-2]),
                               q.shape[-2], keys.shape[-1]))  # fmt: skip
         np.matmul(q, keys, weights)

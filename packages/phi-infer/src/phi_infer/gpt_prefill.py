@@ -52,28 +52,40 @@ def _read(cache: GPTCache, layers: GPTPass, tokens: Array) -> None:
     w, n = cache.weights, len(tokens)
     positions = np.arange(cache.position, cache.position + n)
     turns = w.turns(positions)[:, None]
-    overwrites = cache.position + n > cache.window
     parts = _split(cache, positions)
     layers.embed(tokens)
-    for layer, rows in zip(w.layers, cache.rows, strict=True):
-        q, new = layers.qkv(layer, turns)
-        if overwrites:  # what the first tokens still see, the last ones replace
-            context = np.concatenate([rows[: cache.filled], new])
-            rows[positions % cache.window] = new
-        else:
-            rows[cache.position : cache.position + n] = new
-            context = rows[: cache.position + n]
+    for layer, *cached in zip(w.layers, cache.keys, cache.values, strict=True):
+        q, *new = layers.qkv(layer, turns)
+        keys, values = (
+            _context(cache, rows, new_rows.swapaxes(0, 1), positions)
+            for rows, new_rows in zip(cached, new, strict=True)
+        )
         if layer is w.layers[-1]:
             layers.keep_last()
-            q, parts = q[-1:], [_Queries(slice(1), len(context), parts[-1].seen[-1:])]
+            q, parts = q[-1:], [_Queries(slice(1), keys.shape[1], parts[-1].seen[-1:])]
         for part in parts:
-            keys, values = cache.keys_and_values(context[: part.n_rows])
+            seen = slice(part.n_rows)
             heads = q[part.tokens].transpose(1, 2, 0, 3)
-            attended = layers.attention(heads, keys[:, None], values[:, None], part.seen)
+            attended = layers.attention(
+                heads, keys[:, None, seen], values[:, None, seen], part.seen
+            )
             layers.attended[part.tokens] = attended.transpose(2, 0, 1, 3)
         layers.add_attended(layer)
         layers.add_mlp(layer)
     cache.position += n
+
+
+def _context(cache: GPTCache, rows: Array, new: Array, positions: Array) -> Array:
+    """Writes new rows [K, T, E] into one layer's [K, W, E]; all that the tokens look at [K, n, E],
+    the new rows last.
+    """
+    end = cache.position + len(positions)
+    if end <= cache.window:
+        rows[:, cache.position : end] = new
+        return rows[:, :end]
+    context = np.concatenate([rows[:, : cache.filled], new], axis=1)  # some are overwritten
+    rows[:, positions % cache.window] = new
+    return context
 
 
 def _split(cache: GPTCache, positions: Array) -> list[_Queries]:

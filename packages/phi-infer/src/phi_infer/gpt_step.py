@@ -84,8 +84,8 @@ class GPTStep:
         return logits
 
     def memory(self) -> list[Array]:
-        """What is remembered of the text: the cache's rows, itself."""
-        return [self._cache.rows]
+        """What is remembered of the text: the cache's keys and values, themselves."""
+        return [self._cache.keys, self._cache.values]
 
     def copy(self) -> GPTStep:
         """A step that goes on from here by itself; the weights are shared."""
@@ -127,7 +127,8 @@ class GPTStep:
         sums = self._sums
         self._layers = list(
             zip(
-                self.weights.layers, cache.rows, *cache.keys_and_values(cache.rows[:, :n]),
+                self.weights.layers, cache.keys, cache.values,
+                cache.keys[:, :, :n].swapaxes(-1, -2), cache.values[:, :, :n],
                 sums, sums[..., :-1], sums[..., -1:],
                 strict=True,
             )
@@ -141,7 +142,8 @@ class GPTStep:
         qk = self._row[: w.n_qk]
         self._qk, self._planes = qk.reshape(-1, c.head_size), qk.view(np.complex64)
         self._q = qk[: c.n_embd].reshape(c.n_kv_head, c.n_group, c.head_size)
-        self._new_row = self._row[c.n_embd : c.n_embd + w.n_row]
+        self._new_keys = self._qk[c.n_head :]
+        self._new_values = self._row[w.n_qk : c.n_embd + w.n_row].reshape(c.n_kv_head, -1)
         self._x, self._h = self._with_eps[:-1], self._with_one[:-1]
         self._gate, self._up = np.split(self._gate_up, 2)
         layer = w.layers[0]
@@ -156,8 +158,8 @@ class GPTStep:
     def _run(self, token: int, position: int, attend: Attend) -> Array:
         add, multiply, divide, sqrt, tanh = np.add, np.multiply, np.divide, np.sqrt, np.tanh
         x, h, update, attended = self._x, self._h, self._update, self._attended
-        square, root, with_eps, row, new_row = (
-            self._square, self._root, self._with_eps, self._row, self._new_row
+        square, root, with_eps, row, new_keys, new_values = (
+            self._square, self._root, self._with_eps, self._row, self._new_keys, self._new_values
         )  # fmt: skip
         qk, q, scores, gate_up, gate, up, hidden = (
             self._planes, self._q, self._scores, self._gate_up, self._gate, self._up, self._hidden
@@ -165,7 +167,7 @@ class GPTStep:
         sum_squares, (to_qkv, to_out, to_gate_up, to_down, to_logits) = with_eps.dot, self._products
         slot, turn = position % self._cache.window, self._turns[position % BLOCK]
         x[...] = self.weights.embedding[token]
-        for layer, rows, keys, values, sums, weighted, total in self._layers:
+        for layer, all_keys, all_values, keys, values, sums, weighted, total in self._layers:
             qkv, qk_gain, out, matrix_gate_up, down = layer
             sum_squares(with_eps, square)
             sqrt(square, root)
@@ -174,7 +176,8 @@ class GPTStep:
             if qk_gain is not None:
                 self._normalise_heads(qk_gain)
             multiply(qk, turn, qk)
-            rows[slot] = new_row
+            all_keys[:, slot] = new_keys
+            all_values[:, slot] = new_values
             attend(q, keys, values, scores, sums)
             divide(weighted, total, attended)
             to_out(out, update)
