@@ -1,8 +1,12 @@
-"""Fits of L(N, D) = E + A / N^a + B / D^b (Hoffmann et al. 2022, arXiv:2203.15556, approach 3).
+"""Two laws of loss against size and volume, and their fits.
 
-For given exponents the rest is linear, so exponents are searched on a grid and E, A, B solved for,
-none of them below 0, residuals relative to L. Intervals: the residuals are drawn anew 200
-times (bootstrap), 2.5 % to 97.5 %.
+    Fit        E + A / N^a + B / D^b        Hoffmann et al. 2022, arXiv:2203.15556, approach 3
+    JointFit   (A / N^(a/b) + B / D)^b      Kaplan et al. 2020, arXiv:2001.08361, equation 1.5
+
+In the first more tokens help every size alike; in the second what is short hides the other.
+For given exponents the rest is linear (of the second, L^(1/b) is), so exponents are searched on a
+grid and the rest solved for, nothing below 0, residuals relative to L. Intervals: the residuals
+are drawn anew 200 times (bootstrap), 2.5 % to 97.5 %.
 """
 
 from __future__ import annotations
@@ -13,11 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Fit", "fit_scaling", "interval"]
+__all__ = ["Fit", "JointFit", "fit_joint", "fit_scaling", "interval"]
 
 Array = NDArray[Any]
 
 EXPONENTS = np.geomspace(0.05, 1.5, 96)  # 3.6 % apart
+RATIOS = np.geomspace(0.05, 2.0, 96)  # a / b
 DRAWS = 200
 
 
@@ -52,6 +57,41 @@ class Fit:
             return flops / 6 / size**2
 
 
+@dataclass(frozen=True)
+class JointFit:
+    """The best fit first, then the bootstrap's, as in Fit."""
+
+    size_scale: Array  # A
+    size_power: Array  # a
+    token_scale: Array  # B
+    token_power: Array  # b
+    residual: float
+
+    @property
+    def floor(self) -> Array:
+        """This law goes to 0."""
+        return np.zeros_like(self.size_power)
+
+    def _of_size(self, size: float) -> Array:
+        return self.size_scale * size ** -(self.size_power / self.token_power)
+
+    def loss(self, size: float, tokens: float) -> Array:
+        """L(N, D), the best first."""
+        return (self._of_size(size) + self.token_scale / tokens) ** self.token_power
+
+    def tokens_for(self, level: float, size: float) -> Array:
+        """D at which L = level; infinite where the size alone keeps L above it."""
+        room = level ** (1 / self.token_power) - self._of_size(size)
+        with np.errstate(divide="ignore"):
+            return np.where(room > 0, self.token_scale / room, np.inf)
+
+    def best_ratio(self, flops: float) -> Array:
+        """Tokens a parameter that make L least for 6 N D = flops."""
+        r = self.size_power / self.token_power
+        size = (r * self.size_scale * flops / 6 / self.token_scale) ** (1 / (1 + r))
+        return flops / 6 / size**2
+
+
 def fit_scaling(sizes: Array, tokens: Array, losses: Array, *, floor: bool = True) -> Fit:
     """floor: fit E as well; without, E = 0, for a loss that is an excess already.
 
@@ -61,12 +101,34 @@ def fit_scaling(sizes: Array, tokens: Array, losses: Array, *, floor: bool = Tru
         raise ValueError(f"{losses.size} points are too few to fit five numbers")
     columns = [np.ones_like(losses)] * floor
     best = _search(sizes, tokens, losses, losses[:, None], columns)
-    fitted = _predicted(best[:, 0], sizes, tokens)
-    relative = (losses - fitted) / fitted
-    rng = np.random.default_rng(0)
-    drawn = fitted[:, None] * (1 + rng.choice(relative, (losses.size, DRAWS)))
+    e, big_a, a, big_b, b = best[:, 0]
+    fitted = e + big_a * sizes**-a + big_b * tokens**-b
+    drawn = _drawn(losses, fitted)
     every = np.concatenate([best, _search(sizes, tokens, losses, drawn, columns)], axis=1)
-    return Fit(*every, residual=float(np.sqrt(np.mean((losses - fitted) ** 2))))
+    return Fit(*every, residual=_deviation(losses, fitted))
+
+
+def fit_joint(sizes: Array, tokens: Array, losses: Array) -> JointFit:
+    """Raises ValueError for fewer than five points: four numbers are fitted."""
+    if losses.size < 5:
+        raise ValueError(f"{losses.size} points are too few to fit four numbers")
+    best = _search_joint(sizes, tokens, losses[:, None])
+    big_a, a, big_b, b = best[:, 0]
+    fitted = (big_a * sizes ** -(a / b) + big_b / tokens) ** b
+    every = np.concatenate([best, _search_joint(sizes, tokens, _drawn(losses, fitted))], axis=1)
+    return JointFit(*every, residual=_deviation(losses, fitted))
+
+
+def _drawn(losses: Array, fitted: Array) -> Array:
+    """[points, DRAWS]: the law with residuals drawn anew."""
+    relative = (losses - fitted) / fitted
+    drawn = np.random.default_rng(0).choice(relative, (losses.size, DRAWS))
+    targets: Array = fitted[:, None] * (1 + drawn)
+    return targets
+
+
+def _deviation(losses: Array, fitted: Array) -> float:
+    return float(np.sqrt(np.mean((losses - fitted) ** 2)))
 
 
 def _search(
@@ -97,10 +159,33 @@ def _search(
     return best
 
 
-def _predicted(numbers: Array, sizes: Array, tokens: Array) -> Array:
-    e, big_a, a, big_b, b = numbers
-    found: Array = e + big_a * sizes**-a + big_b * tokens**-b
-    return found
+def _search_joint(sizes: Array, tokens: Array, targets: Array) -> Array:
+    """[A, a, B, b] of the best fit to each column of targets [points, draws].
+
+    1 - L / fitted is nearly b (1 - (L / fitted)^(1/b)), which is linear in A and B.
+    """
+    n = targets.shape[1]
+    least, best = np.full(n, np.inf), np.zeros((4, n))
+    unit_n, unit_d = np.exp(np.log(sizes).mean()), np.exp(np.log(tokens).mean())
+    of_size = (sizes / unit_n) ** -RATIOS[:, None]
+    of_tokens = np.broadcast_to(unit_d / tokens, of_size.shape)
+    scale = np.exp(np.log(targets).mean(axis=0))
+    for b in EXPONENTS:  # every ratio at once, each draw relative to itself
+        weight = (targets / scale) ** (-1 / b)
+        matrices = np.stack([of_size, of_tokens], axis=2)  # [ratios, points, 2]
+        weighted = matrices[:, None] * weight.T[:, :, None]  # [ratios, draws, points, 2]
+        gram = weighted.swapaxes(-1, -2) @ weighted
+        sums = weighted.sum(axis=2)
+        solved = np.linalg.solve(gram, sums[..., None])[..., 0]  # [ratios, draws, 2]
+        squares = b**2 * (len(sizes) - (solved * sums).sum(axis=2))
+        squares[(solved <= 0).any(axis=2)] = np.inf
+        place, draws = squares.argmin(axis=0), np.arange(n)
+        better = squares[place, draws] < least
+        least[better] = squares[place, draws][better]
+        chosen, r = solved[place, draws].T * scale ** (1 / b), RATIOS[place]
+        row = [chosen[0] * unit_n**r, r * b, chosen[1] * unit_d, np.full(n, b)]
+        best[:, better] = np.stack(row)[:, better]
+    return best
 
 
 def interval(values: Array) -> tuple[float, float, float]:

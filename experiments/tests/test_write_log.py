@@ -17,7 +17,7 @@ EXPERIMENTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(EXPERIMENTS), str(EXPERIMENTS / "research_log")]
 
 from book import Book  # noqa: E402 (found by the line above)
-from fits import fit_scaling, interval  # noqa: E402
+from fits import fit_joint, fit_scaling, interval  # noqa: E402
 from scaling import Point, crossing  # noqa: E402
 from write_log import research_log  # noqa: E402
 
@@ -189,7 +189,30 @@ def test_a_fit_finds_the_law_that_made_the_points(floor: bool) -> None:
     assert interval(fit.best_ratio(1e13))[0] == pytest.approx(1e13 / 6 / least**2, rel=0.3)
 
 
+def test_a_joint_fit_finds_the_law_that_made_the_points() -> None:
+    sizes, tokens = (
+        x.ravel() for x in np.meshgrid(np.geomspace(1e3, 1e7, 7), np.geomspace(5e4, 1e7, 6))
+    )
+    law = ((1e9 / sizes) ** (0.1 / 0.25) + 1e8 / tokens) ** 0.25
+    noise = 1 + 0.002 * np.random.default_rng(1).standard_normal(law.size)
+    fit = fit_joint(sizes, tokens, law * noise)
+    assert interval(fit.size_power)[0] == pytest.approx(0.1, rel=0.05)
+    assert interval(fit.token_power)[0] == pytest.approx(0.25, rel=0.05)
+    assert fit.residual < 0.004 * law.mean()
+    assert fit.loss(1e6, 1e6)[0] == pytest.approx((1e3**0.4 + 1e2) ** 0.25, rel=0.01)
+    level = float(fit.loss(1e5, 3e6)[0])
+    best, low, high = interval(fit.tokens_for(level, 1e5))
+    assert low <= best <= high
+    assert best == pytest.approx(3e6)
+    assert fit.tokens_for(0.5 * level, 1e3)[0] == np.inf
+    tried = np.geomspace(1e3, 1e7, 4001)  # parameters, at 6 N D = 1e13
+    least = tried[np.argmin([fit.loss(n, 1e13 / 6 / n)[0] for n in tried])]
+    assert fit.best_ratio(1e13)[0] == pytest.approx(1e13 / 6 / least**2, rel=0.02)
+
+
 def test_too_few_points_are_no_fit() -> None:
+    with pytest.raises(ValueError, match="too few"):
+        fit_joint(np.ones(4), np.ones(4), np.ones(4))
     with pytest.raises(ValueError, match="too few"):
         fit_scaling(np.ones(4), np.ones(4), np.ones(4))
 
