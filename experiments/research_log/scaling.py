@@ -101,8 +101,17 @@ def answer(book: Book) -> str | None:
     every = [p for points in sizes.values() for p in points]
     ends = f"{spoken(every[0].non_embedding)} and {spoken(every[-1].non_embedding)}"
     volumes = f"{spoken(min(p.tokens for p in every))} to {spoken(max(p.tokens for p in every))}"
+    smallest = next(iter(sizes.values()))
+    start = ""
+    if min(p.loss for p in smallest) < levels["unigram"]:
+        start = (
+            "It never merely memorises frequencies: the smallest measured, of "
+            f"{spoken(smallest[0].non_embedding)} parameters, is below the unigram level after "
+            f"{crossing(smallest, levels['unigram'])} tokens; how much context it learns "
+            "depends on both. "
+        )
     return (
-        f"Measured between {ends} parameters outside the embedding and on {volumes} tokens, the "
+        f"{start}Measured between {ends} parameters outside the embedding and on {volumes} tokens, the "
         f"smallest sizes that go below the held-out levels are: {'; '.join(parts)}."
     )
 
