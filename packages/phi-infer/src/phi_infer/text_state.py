@@ -7,10 +7,10 @@ is ever executed.
 from __future__ import annotations
 
 import os
-import tempfile
 import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ class TextState:
 
     def save(self, path: str | os.PathLike[str], weights: Weights) -> None:
         """Writes a file, whole or not at all; `weights` are those it was read with."""
-        with tempfile.TemporaryDirectory() as folder:
+        with _temporary_folder() as folder:
             part = Path(folder) / "step"
             self.step.save_state(part)
             step = part.read_bytes()
@@ -97,11 +97,17 @@ class TextState:
         if model != _fingerprint(weights) or len(logits) != weights.config.vocab_size:
             raise FormatError(f"{source} is the state of another model; read the text again")
         step = new_step(weights, window=window)
-        with tempfile.TemporaryDirectory() as folder:
+        with _temporary_folder() as folder:
             part = Path(folder) / "step"
             part.write_bytes(read_step)
             step.load_state(part)
         return cls(ids, step, logits)
+
+
+def _temporary_folder() -> AbstractContextManager[str]:
+    import tempfile  # noqa: PLC0415  (a slow import)
+
+    return tempfile.TemporaryDirectory()
 
 
 def _fingerprint(weights: Weights) -> int:

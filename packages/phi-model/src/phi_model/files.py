@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +22,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Raises OSError, naming `path`, when that fails (full disk, no such folder); what stood at
     `path` before is then untouched and the unfinished file is gone.
     """
+    import tempfile  # noqa: PLC0415  (slow, and only for writing)
+
     target = Path(os.path.realpath(path))  # through a link: what it points to is replaced
     temporary = None
     try:
