@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 
 from phi_model import load_checkpoint
 from phi_tokenizer import Tokenizer
-from phi_train import ConfigError, DataError, Diverged, RunError, TrainConfig, train
+from phi_train import ConfigError, DataError, Diverged, RunError, TrainConfig, loop, train
+from phi_train.learner import Learner
 from phi_train.progress import Quiet
 
 
@@ -327,3 +329,36 @@ def test_signal_handlers_are_put_back(settings):
     train(settings(), progress=StopAt(2))
     train(settings(), resume=True)
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_ctrl_c_while_the_end_is_measured_loses_nothing(settings, monkeypatch):
+    whole = train(settings("whole"))
+    measure = loop.evaluate
+
+    def pressed(*args, **kwargs):
+        monkeypatch.undo()
+        os.kill(os.getpid(), signal.SIGINT)
+        return measure(*args, **kwargs)
+
+    once = settings("pressed", checkpoint_every=0, eval_every=10**6)
+    monkeypatch.setattr(loop, "evaluate", pressed)
+    stopped = train(once)
+    assert (stopped.step, stopped.finished) == (24, False)
+    assert load_checkpoint(stopped.folder.last).step == 24
+    resumed = train(once, resume=True)
+    assert resumed.finished
+    assert resumed.evaluation == whole.evaluation
+    assert [line["step"] for line in _log(resumed) if "valid_loss" in line] == [24]
+
+
+def test_a_run_that_diverged_and_went_on_at_a_lower_rate_is_not_diverged(settings, monkeypatch):
+    def lost(*_args):
+        return math.nan, math.nan
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Learner, "loss_and_grad", lost)
+        with pytest.raises(Diverged):
+            train(settings("wild"))
+    resumed = train(settings("wild", learning_rate=1e-3), resume=True)
+    assert resumed.finished
+    assert not [line for line in _log(resumed) if "diverged" in line]

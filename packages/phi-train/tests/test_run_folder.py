@@ -78,6 +78,19 @@ def test_resuming_cuts_off_what_came_after(tmp_path):
     ]
 
 
+def test_an_evaluation_that_no_checkpoint_knows_is_measured_anew(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = [
+        {"step": 5, "valid_loss": 2.0},
+        {"step": 9, "loss": 1.0},
+        {"step": 9, "valid_loss": 1.5},
+    ]
+    for evaluated_at, kept in ((5, 2), (9, 3), (None, 3)):
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        MetricsLog(path, keep_steps=9, evaluated_at=evaluated_at).close()
+        assert _lines(path) == lines[:kept]
+
+
 def test_the_final_line_is_written_anew(tmp_path):
     path = tmp_path / "metrics.jsonl"
     for _ in range(2):

@@ -28,7 +28,14 @@ class RunError(PhiTrainError):
 
 
 class Diverged(PhiTrainError):
-    """A loss or gradient that is NaN or infinite; the last good checkpoint is kept."""
+    """A loss or gradient that is NaN or infinite; the last good checkpoint is kept.
+
+    what: the text without what was kept, which depends on when the run was stopped and resumed.
+    """
+
+    def __init__(self, what: str, kept: str = "") -> None:
+        super().__init__(f"{what}; {kept}" if kept else what)
+        self.what = what
 
 
 class Stopped(PhiTrainError):

@@ -25,9 +25,13 @@ class StopRequest:
                 self._before[number] = signal.signal(number, self._handle)
         return self
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
+        before = self._before.get(number)
         self._restore()
+        outer = getattr(before, "__self__", None)
+        if isinstance(outer, StopRequest):  # of what this is a part of: it is to end as well
+            outer._handle(number, frame)
 
     def __exit__(
         self,

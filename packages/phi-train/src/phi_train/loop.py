@@ -187,7 +187,9 @@ class _Run:
             facts = json.dumps(environment(), indent=1) + "\n"
             self.folder.write(self.folder.environment, facts.encode())
         self.folder.write(self.folder.config, self.config.to_toml().encode())
-        self.metrics = MetricsLog(self.folder.metrics, keep_steps=self.step)
+        self.metrics = MetricsLog(
+            self.folder.metrics, keep_steps=self.step, evaluated_at=self.evaluated_at
+        )
 
     def _start_workers(self, checkpoint: Checkpoint | None) -> None:
         """As many as the run began with: their number is part of what decides the last bit."""
@@ -221,8 +223,10 @@ class _Run:
                 self._mind_the_machine(stop)
             self.progress.stop()
             self.watch.pause()
-            if not self._is_over():
-                self._save_checkpoint()
+            if self._is_over() and self.evaluated_at != self.step:
+                self._evaluate_slice()
+            self._save_checkpoint()
+            if stop.requested or not self._is_over():
                 return TrainResult(self.folder, self.step, False, None)
         if is_out_of_patience(self.config, self.since_best):
             n = self.config.patience
@@ -284,22 +288,22 @@ class _Run:
 
     def _diverged(self, loss: float) -> Diverged:
         """The error to raise; the log tells of it, too."""
-        error = Diverged(self._what_diverged(loss))
+        error = Diverged(self._what_diverged(loss), self._what_is_kept())
         self.metrics.write(step=self.step, diverged=str(error))
         return error
 
     def _what_diverged(self, loss: float) -> str:
         faulty = self.learner.model.faulty_gradient()
         where = f"the gradient of {faulty}" if faulty else f"the loss ({loss})"
-        kept = (
-            f"{self.folder.last} is from before that"
-            if self.folder.last.exists()
-            else "no checkpoint was saved before that"
-        )
         return (
             f"{where} is no longer finite at step {self.step + 1}: lower --learning-rate "
-            f"({self.learner.learning_rate:g} now); {kept}"
+            f"({self.learner.learning_rate:g} now)"
         )
+
+    def _what_is_kept(self) -> str:
+        if self.folder.last.exists():
+            return f"{self.folder.last} is from before that"
+        return "no checkpoint was saved before that"
 
     # 3. evaluation
 
@@ -328,9 +332,6 @@ class _Run:
                 self._save(self.folder.best, {})
 
     def _finish(self) -> TrainResult:
-        if self.evaluated_at != self.step:
-            self._evaluate_slice()
-        self._save_checkpoint()
         with self.learner.evaluation_view():
             result = evaluate(self.model, self.valid)
         levels = self._baselines() if self.config.baselines else {}

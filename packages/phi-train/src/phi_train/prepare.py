@@ -109,15 +109,15 @@ def prepare(
     ]
     existed = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with only_one(folder):
+    with only_one(folder):
+        try:
             return _Job(folder, inputs, given, vocab_size, workers, tell).run()
-    except DataError:
-        if not existed:  # the text is at fault: leave nothing behind
-            shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
-            with suppress(OSError):
-                folder.rmdir()
-        raise
+        except DataError:
+            if not existed:  # the text is at fault: leave nothing behind
+                shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+                with suppress(OSError):
+                    folder.rmdir()
+            raise
 
 
 def _check_vocabulary(given: Tokenizer | None, vocab_size: int) -> None:

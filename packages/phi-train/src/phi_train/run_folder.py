@@ -128,22 +128,28 @@ class MetricsLog:
     When a line cannot be written whole (full disk) the file is cut back to the line before.
     """
 
-    def __init__(self, path: Path, *, keep_steps: int = 0) -> None:
+    def __init__(self, path: Path, *, keep_steps: int = 0, evaluated_at: int | None = None) -> None:
         """Continues after step `keep_steps`: later lines of an interrupted run are cut off, and
-        so is the final one of a finished run that goes on.
+        so are an evaluation after step `evaluated_at`, the end of a run that diverged and the
+        final line of a finished run that goes on.
         """
         self._path = path
         self._file = path.open("ab", buffering=0)
         with naming(path):
-            self._file.truncate(self._size_up_to(path, keep_steps))  # in place: needs no room
+            size = self._size_up_to(path, keep_steps, evaluated_at)
+            self._file.truncate(size)  # in place: needs no room
 
     @staticmethod
-    def _size_up_to(path: Path, step: int) -> int:
+    def _size_up_to(path: Path, step: int, evaluated_at: int | None) -> int:
         """Bytes of the whole lines up to `step`."""
-        size = 0
+        size, evaluated = 0, step if evaluated_at is None else evaluated_at
         for line in path.read_bytes().splitlines(keepends=True):
             entry = object_of(line) if line.endswith(b"\n") else None
-            if entry is None or entry.get("step", 0) > step or "final_loss" in entry:
+            if entry is None or entry.get("step", 0) > step:
+                break
+            if "final_loss" in entry or "diverged" in entry:
+                break
+            if "valid_loss" in entry and entry["step"] > evaluated:
                 break
             size += len(line)
         return size

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
+import signal
 
 import pytest
 
 from phi_train import ConfigError, RunError
 from phi_train.experiment import Journal, Outcome, Trial, results_of, run_study
+from phi_train.experiment.builtin import NAME, builtin_search
+from phi_train.experiment.run import open_final, run_search
+from phi_train.learner import Learner
 from phi_train.lock import RunLock
 
 PAGE = """
@@ -28,6 +34,7 @@ what = "diverge"
 what = "nan"
 """
 OWN = """
+import errno
 import os
 from pathlib import Path
 from phi_train import Diverged
@@ -48,6 +55,8 @@ def train(config, seed, folder, stop):
     if what == "die" and not (folder / "died").exists():
         (folder / "died").write_text("x")
         os._exit(3)
+    if what == "full" and Path(__file__).with_name("full").exists():
+        raise OSError(errno.ENOSPC, "No space left on device")
     if what == "always die":
         os._exit(3)
     loss = float("nan") if what == "nan" else config["height"] + seed / 10
@@ -206,6 +215,70 @@ def test_two_sessions_of_one_experiment_are_refused(study, tmp_path):
         pytest.raises(RunError, match="in use by another session"),
     ):
         run_study(experiment, work=tmp_path / "work")
+
+
+def test_a_journal_in_use_is_not_written(page, tiny, texts, tmp_path):
+    experiment = page("searched", tiny(steps=60, **texts) + "[search]\ntrials = 1\n")
+    experiment.journal.parent.mkdir()
+    with RunLock(experiment.journal.with_suffix(".lock")):
+        for start in (run_search, open_final):
+            with pytest.raises(RunError, match="in use by another session"):
+                start(experiment, work=tmp_path / "work")
+        builtin_search(tmp_path)
+        with (
+            RunLock(tmp_path / NAME / "journal.lock"),
+            pytest.raises(RunError, match="in use by another session"),
+        ):
+            builtin_search(tmp_path, settings={"trials": 20})
+    assert not experiment.journal.exists()
+    assert (tmp_path / NAME / "journal.jsonl").read_bytes().count(b"\n") == 1
+
+
+def test_what_the_journal_does_not_hold_is_not_thrown_away(
+    page, tiny, texts, tmp_path, monkeypatch
+):
+    experiment = page("kept", "seeds = 1\n" + tiny(steps=12, **texts))
+
+    def full(*_args, **_facts):
+        raise OSError(errno.ENOSPC, "No space left on device", str(experiment.journal))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Journal, "add", full)
+        with pytest.raises(OSError, match="No space left"):
+            run_study(experiment, work=tmp_path / "work")
+    trials = tmp_path / "work" / "kept" / "trials"
+    assert list(trials.glob("*/last.phi"))
+    assert run_study(experiment, work=tmp_path / "work").made == 1
+    assert not list(trials.glob("*/last.phi"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_ends_the_session_and_no_trial(study, tmp_path, workers):
+    experiment = study(PAGE.split("[arms.wrong]", maxsplit=1)[0] + '[arms.full]\nwhat = "full"\n')
+    (tmp_path / "full").touch()
+    with pytest.raises(RunError, match=r"No space left on device.*the same command goes on"):
+        run_study(experiment, work=tmp_path / "work", workers=workers)
+    (tmp_path / "full").unlink()
+    run_study(experiment, work=tmp_path / "work", workers=workers)
+    assert {result.outcome.state for result in results_of(experiment)} == {"finished"}
+
+
+def test_ctrl_c_at_the_last_step_of_a_trial_ends_the_session(
+    page, tiny, texts, tmp_path, monkeypatch
+):
+    experiment = page("pressed", "seeds = 3\n" + tiny(steps=12, **texts))
+    update = Learner.update
+
+    def pressed(self, step, **numbers):
+        if step == 12:
+            os.kill(os.getpid(), signal.SIGINT)
+        return update(self, step, **numbers)
+
+    with monkeypatch.context() as keyboard:
+        keyboard.setattr(Learner, "update", pressed)
+        session = run_study(experiment, work=tmp_path / "work")
+    assert (session.made, session.left, session.reason) == (0, 3, "stopped")
+    assert run_study(experiment, work=tmp_path / "work").made == 3
 
 
 ARMS = """

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +17,8 @@ import pytest
 from phi_model import ModelConfig, build_model, load_checkpoint, save_checkpoint
 from phi_tokenizer import Tokenizer
 from phi_train import ConfigError, DataError, RunError
+from phi_train.errors import Stopped
+from phi_train.improve.pause import Pause
 from phi_train.improve.rows import END_OF_TEXT, Row
 from phi_train.improve.spin import SpinConfig, run_spin
 from phi_train.improve.spin_loss import pair_weights, spin_loss, spin_loss_and_grad
@@ -254,6 +258,53 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(whole, tmp_path):
             check=False,
         )
         assert ended.returncode == -signal.SIGKILL
+    assert run_spin(cut, SpinConfig(**settings)) == results
+    assert all_files(cut) == all_files(folder)
+
+
+def stop_after(calls: int) -> Pause:
+    asked = itertools.count(1)
+    return Pause(lambda: next(asked) > calls)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_it_goes_on_with_the_model_it_began_with(whole, start, tmp_path, there):
+    folder, settings, results = whole
+    own = tmp_path / "own.phi"
+    shutil.copy(start["checkpoint"], own)
+    config = SpinConfig(**{**settings, "checkpoint": str(own)})
+    with pytest.raises(Stopped):
+        run_spin(tmp_path / "cut", config, pause=stop_after(2))
+    if there:
+        shutil.copy(folder / "spin-2.phi", own)
+    else:
+        own.unlink()
+    assert run_spin(tmp_path / "cut", config) == results
+
+
+def test_other_texts_under_the_same_name_are_refused(whole, start, tmp_path):
+    _, settings, _ = whole
+    text = Path(start["data"]).read_text(encoding="utf-8")
+    own = tmp_path / "own.txt"
+    own.write_text(text, encoding="utf-8")
+    config = SpinConfig(**{**settings, "data": str(own)})
+    with pytest.raises(Stopped):
+        run_spin(tmp_path / "cut", config, pause=stop_after(1))
+    own.write_text(text.replace(" the ", " a "), encoding="utf-8")
+    with pytest.raises(RunError, match="checksum_of_texts"):
+        run_spin(tmp_path / "cut", config)
+
+
+def test_an_unfinished_model_that_is_damaged_is_begun_anew_and_none_is_left(whole, tmp_path):
+    folder, settings, results = whole
+    cut = tmp_path / "cut"
+    with pytest.raises(Stopped):
+        run_spin(cut, SpinConfig(**settings), pause=stop_after(8))
+    unfinished = cut / "spin-1.unfinished.phi"
+    assert load_checkpoint(unfinished).step > 0, "saved when it was stopped"
+    unfinished.write_bytes(unfinished.read_bytes()[:-100])
+    assert run_spin(cut, SpinConfig(**settings)) == results
+    unfinished.touch()
     assert run_spin(cut, SpinConfig(**settings)) == results
     assert all_files(cut) == all_files(folder)
 

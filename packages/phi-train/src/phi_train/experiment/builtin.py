@@ -15,7 +15,7 @@ from phi_train.experiment.experiment import Experiment, experiment_of
 from phi_train.experiment.held_out import content_of, expanded
 from phi_train.experiment.journal import Journal
 from phi_train.experiment.mutate import STRATEGIES
-from phi_train.experiment.run import WORK
+from phi_train.experiment.run import WORK, alone
 from phi_train.experiment.search import Search
 
 __all__ = ["NAME", "builtin_search"]
@@ -76,7 +76,8 @@ def builtin_search(
         Search(experiment)  # no mistake may be remembered
         for source in filter(None, texts.values()):
             content_of(expanded(source))
-        Journal(path).note(search=now, sources=texts)  # what goes on later, or reports, needs it
+        with alone(path):
+            Journal(path).note(search=now, sources=texts)  # who goes on, or reports, needs it
     return experiment
 
 

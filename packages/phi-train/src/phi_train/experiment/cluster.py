@@ -14,8 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 from phi_train.errors import ConfigError, Stopped
-from phi_train.experiment.execute import LONGEST_ERROR, Task, execute
+from phi_train.experiment.execute import LONGEST_ERROR, Task, discard, execute
 from phi_train.experiment.outcome import CRASHED, KILLED, Outcome
+from phi_train.experiment.workers import Done
 
 __all__ = ["Cluster", "cluster_workers"]
 
@@ -27,6 +28,8 @@ SAVING = 30.0  # seconds for trials to save when all is stopped
 
 class Cluster:
     """The workers of a Dask scheduler. Raises ConfigError without Dask or an answer."""
+
+    here = False
 
     def __init__(self, address: str) -> None:
         distributed = _distributed()
@@ -55,7 +58,7 @@ class Cluster:
         )
         self._futures.append((future, task))
 
-    def done(self, seconds: float) -> tuple[Task, Outcome | None] | None:
+    def done(self, seconds: float) -> Done | None:
         """One outcome, when there is one within so long."""
         end = time.monotonic() + seconds
         while self._futures:
@@ -64,18 +67,18 @@ class Cluster:
                 self._futures.remove(ready)
                 return ready[1], self._outcome_of(ready[0])
             if self._stopped_at and time.monotonic() > self._stopped_at + SAVING:
-                return self._futures.pop()[1], None  # its worker is gone, or nobody has it
+                return self._futures.pop()[1], Stopped()  # its worker is gone, or nobody has it
             if time.monotonic() >= end:
                 break
             time.sleep(LOOK)
         return None
 
-    def _outcome_of(self, future: Any) -> Outcome | None:
+    def _outcome_of(self, future: Any) -> Outcome | Stopped:
         if future.cancelled():
-            return None
+            return Stopped()
         error = future.exception()
         if error is None:
-            outcome: Outcome | None = future.result()
+            outcome: Outcome | Stopped = future.result()
             return outcome
         state = KILLED if isinstance(error, self._killed) else CRASHED
         text = " ".join(f"{type(error).__name__}: {error}".split())
@@ -97,8 +100,8 @@ def cluster_workers(address: str) -> Callable[[Callable[[], bool]], Cluster]:
     return lambda _: Cluster(address)
 
 
-def _remote(task: Task, event: str) -> Outcome | None:
-    """What a worker does. None: it was stopped, and can go on."""
+def _remote(task: Task, event: str) -> Outcome | Stopped:
+    """What a worker does. Stopped: it can go on, here or elsewhere."""
     distributed = _distributed()
     halt = distributed.Event(event)
     asked, answer = 0.0, False
@@ -106,13 +109,19 @@ def _remote(task: Task, event: str) -> Outcome | None:
     def stop() -> bool:
         nonlocal asked, answer
         if not answer and time.monotonic() >= asked + BETWEEN_LOOKS:
-            answer, asked = bool(halt.is_set()), time.monotonic()
+            try:
+                answer = bool(halt.is_set())
+            except Exception:  # nobody is left to ask, or to hear of the outcome
+                answer = True
+            asked = time.monotonic()
         return answer
 
     try:
-        return execute(task, stop)
-    except Stopped:
-        return None
+        outcome = execute(task, stop)
+    except Stopped as stopped:
+        return stopped
+    discard(task, outcome)
+    return outcome
 
 
 def _distributed() -> Any:

@@ -2,11 +2,13 @@
 
 A trial of phi-train is a run that goes on where it was stopped or killed; a trial of one's own is
 a Python function beside the experiment's file. Nothing that goes wrong in a trial leaves here but
-Stopped and Ctrl-C.
+Stopped and Ctrl-C: what is wrong with the machine, such as a full disk, stops a trial and is not
+its outcome.
 """
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import math
 import shutil
@@ -22,7 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from phi_train.checkpoints import newest_sound
 from phi_train.config import TrainConfig
-from phi_train.errors import ConfigError, Diverged, Stopped
+from phi_train.errors import ConfigError, Diverged, RunError, Stopped
 from phi_train.evaluate import evaluate
 from phi_train.experiment.brake import Brake, Counter, Reached
 from phi_train.experiment.canonical import digest
@@ -34,10 +36,11 @@ from phi_train.json_lines import whole_objects
 from phi_train.loop import train
 from phi_train.run_folder import RunFolder
 
-__all__ = ["MOST_POINTS", "Task", "execute", "load_function"]
+__all__ = ["MOST_POINTS", "Task", "discard", "execute", "load_function", "remove_run"]
 
 MOST_POINTS = 100  # of a curve in the journal
 LONGEST_ERROR = 400  # characters
+OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 SPENT = ("steps", "tokens", "seconds", "flops", "parameters", "non_embedding")
 
 Stop = Callable[[], bool]
@@ -58,12 +61,14 @@ class Task:
     def folder(self) -> Path:
         """Of the run: the same at every share of its budget."""
         trial = self.trial
-        same = [trial.settings, trial.config, trial.seed, trial.part, self.function]
+        same = [trial.run, trial.settings, trial.seed, trial.part, self.function]
         return Path(self.work) / "trials" / digest(same)
 
 
 def execute(task: Task, stop: Stop = lambda: False) -> Outcome:
-    """The outcome of a trial. Raises Stopped when it was asked to stop, and can go on."""
+    """The outcome of a trial. Raises Stopped when it was asked to stop, or the disk is full or
+    fails, and can go on. The trial's folder stays: see discard().
+    """
     started = time.perf_counter()
     try:
         # one thread: as many trials as cores, and the same bits whatever their number
@@ -74,25 +79,51 @@ def execute(task: Task, stop: Stop = lambda: False) -> Outcome:
     except Diverged as error:
         outcome = _failed(DIVERGED, error, task, started)
     except BaseException as error:
+        if trouble := _trouble_of_disk(error):
+            raise Stopped(trouble) from error
         outcome = _failed(CRASHED, error, task, started)
     if outcome.state == FINISHED and not math.isfinite(outcome.metrics[task.metric]):
         outcome = replace(outcome, state=DIVERGED, error=f"{task.metric} is not finite", metrics={})
-    if not task.keep and task.trial.share == 1.0:
-        _remove(task.folder)
     return outcome
+
+
+def discard(task: Task, outcome: Outcome) -> None:
+    """Removes the run of a trial whose outcome is kept elsewhere, unless it is to be looked at
+    again, or may be tried again.
+    """
+    if task.trial.share == 1.0 and outcome.state in (FINISHED, DIVERGED):
+        remove_run(task)
+
+
+def remove_run(task: Task) -> None:
+    """Of a trial that nobody will look at again; not what is to be kept."""
+    if not task.keep and task.folder.exists():
+        with suppress(OSError), one_at_a_time(task.folder.with_suffix(".lock")):
+            _remove(task.folder)
 
 
 def _remove(folder: Path) -> None:
     """At once, under another name: a kill never leaves a part of a run to go on from."""
     discarded = folder.with_name(f".{folder.name}~")
-    with suppress(OSError):
-        shutil.rmtree(discarded, ignore_errors=True)  # of a kill
+    shutil.rmtree(discarded, ignore_errors=True)
+    if folder.exists():
         folder.replace(discarded)
-        shutil.rmtree(discarded, ignore_errors=True)
+    for left in folder.parent.glob(".*~"):  # its own, and what a kill has left
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _trouble_of_disk(error: BaseException | None) -> str:
+    """What is wrong with it, by an error or what caused it; else empty."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+            return " ".join(str(error).split())[:LONGEST_ERROR]
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def _failed(state: str, error: BaseException, task: Task, started: float) -> Outcome:
-    text = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_ERROR]
+    said = error.what if isinstance(error, Diverged) else error
+    text = " ".join(f"{type(error).__name__}: {said}".split())[:LONGEST_ERROR]
     text = text.replace(str(task.folder), "the run's folder")
     spent = 0 if task.function else _steps_in(RunFolder(task.folder))
     return Outcome(state=state, error=text, steps=spent, seconds=time.perf_counter() - started)
@@ -154,9 +185,11 @@ def _by_phi_train(task: Task, stop: Stop) -> Outcome:
     folder = RunFolder(config.out)
     folder.sweep()
     until = _looked_at(config, trial.share)
-    if until and _steps_saved(folder) > until:  # the journal knows nothing of a later stage
+    saved = _steps_saved(folder)
+    if saved is None or 0 < until < saved:  # damaged; or of a later stage that no journal knows
         _remove(folder.path)
-    if until == 0 or _steps_saved(folder) < until:
+        saved = 0
+    if until == 0 or saved < until:
         _train(config, until, stop)
     return _measured(config, folder, trial.part)
 
@@ -171,9 +204,14 @@ def _looked_at(config: TrainConfig, share: float) -> int:
     return max(1, round(share * config.total_steps(shape)))
 
 
-def _steps_saved(folder: RunFolder) -> int:
-    """Where a resumed run would begin: after a kill that may be later than last.phi."""
-    found = newest_sound(folder).checkpoint
+def _steps_saved(folder: RunFolder) -> int | None:
+    """Where a resumed run would begin: after a kill that may be later than last.phi. None where no
+    checkpoint is sound: a trial is then made anew.
+    """
+    try:
+        found = newest_sound(folder).checkpoint
+    except RunError:
+        return None
     return found.step if found is not None else 0
 
 

@@ -27,7 +27,7 @@ from phi_train.errors import ConfigError, DataError
 from phi_train.experiment.canonical import digest
 from phi_train.prepare import prepare
 from phi_train.run_data import open_run_data
-from phi_train.shards import is_prepared
+from phi_train.shards import is_prepared, open_prepared
 from phi_train.tokens import TokenStream
 
 __all__ = [
@@ -114,7 +114,7 @@ def prepared_for(config: TrainConfig, part: str, folder: Path) -> TrainConfig:
                 tokenizer = config.tokenizer or str(Path(data, "tokenizer.json"))
                 return replace(config, data=data, valid=valid, tokenizer=tokenizer)
         out = folder / f"tokens-{key}"
-        if not is_prepared(out):
+        if not _is_whole(out):
             prepare(
                 data,
                 out,
@@ -124,6 +124,14 @@ def prepared_for(config: TrainConfig, part: str, folder: Path) -> TrainConfig:
                 vocab_size=config.vocab_size,
             )
     return replace(config, data=str(out), valid="", tokenizer="", stories=0)
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        open_prepared(folder)
+    except DataError:
+        return False
+    return True
 
 
 def _sides(config: TrainConfig, part: str, folder: Path) -> tuple[str, str]:

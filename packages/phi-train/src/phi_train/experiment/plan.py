@@ -110,6 +110,7 @@ def trial_of(
     same = {k: v for k, v in own.items() if k not in SOURCES}
     part = part or experiment.held_out
     code = [__version__, experiment.function, experiment.version]
+    run = [same, contents, code, seed, part]
     return Trial(
         experiment=experiment.id,
         arm=arm.name,
@@ -118,7 +119,8 @@ def trial_of(
         part=part,
         share=share,
         settings=settings,
-        key=digest([same, contents, code, seed, part, share]),
+        key=digest([*run, share]),
+        run=digest(run),
     )
 
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from phi_train import __version__
 from phi_train.environment import arithmetic
-from phi_train.errors import RunError
+from phi_train.errors import RunError, Stopped
 from phi_train.experiment.candidate import Candidate
-from phi_train.experiment.execute import Task, load_function
+from phi_train.experiment.execute import Task, discard, load_function, remove_run
 from phi_train.experiment.experiment import Experiment
 from phi_train.experiment.final import Final
 from phi_train.experiment.journal import Journal
@@ -33,6 +34,7 @@ from phi_train.lock import RunLock
 __all__ = [
     "WORK",
     "Session",
+    "alone",
     "drive",
     "judgement",
     "known_search",
@@ -58,6 +60,23 @@ class Session:
     reason: str  # "done", "stopped" (Ctrl-C) or "seconds"
 
 
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Nobody else reads a journal to go on from it, or writes into it. Raises RunError when another
+    session has it.
+    """
+    lock = RunLock(path.with_suffix(".lock"))
+    lock.path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.acquire()
+    except RunError as error:
+        raise RunError(f"{path} is in use by another session: wait for it") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def drive(
     plan: Plan,
     journal: Journal,
@@ -69,20 +88,15 @@ def drive(
 ) -> Session:
     """Makes the plan's trials until none is open, Ctrl-C, or the deadline (of time.monotonic).
 
-    Raises RunError when another session has this journal.
+    Call it alone() with the journal. Raises RunError when the disk is full or fails: everything
+    is then saved that could be.
     """
-    lock = RunLock(journal.path.with_suffix(".lock"))
-    lock.path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        lock.acquire()
-    except RunError as error:
-        raise RunError(f"{journal.path} is in use by another session: wait for it") from error
-    try:
-        with StopRequest() as request:
-            loop = _Loop(plan, journal, task_of, request, deadline, say)
-            return loop.run(make_workers)
-    finally:
-        lock.release()
+    with StopRequest() as request:
+        loop = _Loop(plan, journal, task_of, request, deadline, say)
+        session = loop.run(make_workers)
+    if loop.trouble:
+        raise RunError(f"{loop.trouble}: mend that, and the same command goes on")
+    return session
 
 
 class _Loop:
@@ -100,6 +114,7 @@ class _Loop:
         self.running: dict[str, Trial] = {}
         self.made = 0
         self.stopped = False
+        self.trouble = ""  # of the machine
 
     def halted(self) -> bool:
         return self.stopped or self.request.requested or time.monotonic() >= self.deadline()
@@ -139,10 +154,13 @@ class _Loop:
             return
         task, outcome = found
         trial = self.running.pop(task.trial.key)
-        if outcome is None:
+        if isinstance(outcome, Stopped):
             self.stopped = self.stopped or not self.halted()  # Ctrl-C reached the trial itself
+            self.trouble = self.trouble or str(outcome)
             return
         self.journal.add(trial, outcome)
+        if workers.here:
+            discard(task, outcome)
         self.made += 1
         self.say(_line(trial, outcome, task.metric))
 
@@ -179,17 +197,18 @@ def run_study(
     """
     if experiment.function:
         load_function(experiment.folder, experiment.function)
-    journal = Journal(experiment.journal)
-    if retry:
-        journal.forget((CRASHED, KILLED))
-    return drive(
-        Study(experiment, overrides=overrides),
-        journal,
-        _tasks(experiment, work),
-        make_workers or local_workers(workers),
-        deadline=_deadline(seconds),
-        say=say,
-    )
+    with alone(experiment.journal):
+        journal = Journal(experiment.journal)
+        if retry:
+            journal.forget((CRASHED, KILLED))
+        return drive(
+            Study(experiment, overrides=overrides),
+            journal,
+            _tasks(experiment, work),
+            make_workers or local_workers(workers),
+            deadline=_deadline(seconds),
+            say=say,
+        )
 
 
 def _deadline(seconds: float) -> Callable[[], float]:
@@ -230,26 +249,35 @@ def run_search(
     retry: as of run_study. Raises RunError when its final text was opened: what is chosen after
     that is chosen by it.
     """
-    journal = Journal(experiment.journal)
-    if _opened(journal):
-        raise RunError(
-            f"the final text of {experiment.id} was opened: whatever is chosen now would be "
-            "chosen by it; start another search (another --work, or a file with another id)"
+    with alone(experiment.journal):
+        journal = Journal(experiment.journal)
+        if _opened(journal):
+            raise RunError(
+                f"the final text of {experiment.id} was opened: whatever is chosen now would be "
+                "chosen by it; start another search (another --work, or a file with another id)"
+            )
+        if len(journal):
+            say(f"going on after {len(journal)} trials")
+        if retry:
+            journal.forget((CRASHED, KILLED))
+        plan = Search(experiment, overrides=overrides)
+        plan.open_trials(journal.get)  # what is known already is not told again
+        tasks = _tasks(experiment, work)
+
+        def tell(candidate: Candidate) -> None:
+            say(judgement(candidate, plan))
+            if candidate.state == "discard":  # its runs are not looked at again
+                for trial in plan.made_of(candidate):
+                    remove_run(tasks(trial))
+
+        plan.tell = tell
+        session = drive(
+            plan,
+            journal,
+            tasks,
+            make_workers or local_workers(workers),
+            deadline=_deadline(seconds),
         )
-    if len(journal):
-        say(f"going on after {len(journal)} trials")
-    if retry:
-        journal.forget((CRASHED, KILLED))
-    plan = Search(experiment, overrides=overrides)
-    plan.open_trials(journal.get)  # what is known already is not told again
-    plan.tell = lambda candidate: say(judgement(candidate, plan))
-    session = drive(
-        plan,
-        journal,
-        _tasks(experiment, work),
-        make_workers or local_workers(workers),
-        deadline=_deadline(seconds),
-    )
     return session, plan
 
 
@@ -298,16 +326,18 @@ def open_final(
 
     After it the search is closed. Raises RunError where nothing was promoted.
     """
-    plan, _ = known_search(experiment, overrides=overrides)
-    if plan.best.number == 0:
-        raise RunError(
-            f"{experiment.id} has promoted nothing, so there is nothing to test: the final text "
-            "stays closed"
-        )
-    journal = Journal(experiment.journal)
-    if not _opened(journal):
-        journal.note(opened=time.time(), winner=plan.best.name)
-    return drive(Final(plan), journal, _tasks(experiment, work), local_workers(workers), say=say)
+    with alone(experiment.journal):
+        plan, _ = known_search(experiment, overrides=overrides)
+        if plan.best.number == 0:
+            raise RunError(
+                f"{experiment.id} has promoted nothing, so there is nothing to test: the final "
+                "text stays closed"
+            )
+        journal = Journal(experiment.journal)
+        if not _opened(journal):
+            journal.note(opened=time.time(), winner=plan.best.name)
+        final, tasks = Final(plan), _tasks(experiment, work)
+        return drive(final, journal, tasks, local_workers(workers), say=say)
 
 
 def _opened(journal: Journal) -> bool:

@@ -250,6 +250,10 @@ class Search(Plan):
                 self._judge(candidate)
                 self.tell(candidate)
 
+    def made_of(self, candidate: Candidate) -> list[Trial]:
+        """Its own trials that have an outcome."""
+        return [self._trials[place] for place in self.outcomes if place[0] == candidate.name]
+
     def _stage_before(self, place: tuple[str, int, str, float]) -> Outcome | None:
         name, seed, part, share = place
         earlier = [s for s in self.settings.shares if s < share]

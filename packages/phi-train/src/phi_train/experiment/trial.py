@@ -16,8 +16,8 @@ class Trial:
     """What is trained, and on which part of the held-out text it is measured.
 
     key tells equal trials: settings, content of the data, code version, seed, part, share.
-    settings is the same without what only the machine at hand knows (the data's content), and
-    without the seed.
+    run is the same without the share: what is one run, looked at on its way. settings is without
+    what only the machine at hand knows (the data's content), and without the seed.
     """
 
     experiment: str
@@ -28,6 +28,7 @@ class Trial:
     share: float = 1.0  # of its budget, where it is trained in stages
     settings: str = ""
     key: str = ""
+    run: str = ""
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,15 @@ from phi_train.experiment.outcome import KILLED, Outcome
 __all__ = ["MOST_DEATHS", "Processes", "Serial", "Workers"]
 
 MOST_DEATHS = 3  # of the processes of one trial
-Done = tuple[Task, Outcome | None]
-"""A trial and its outcome; None when it was stopped and can go on."""
+Done = tuple[Task, Outcome | Stopped]
+"""A trial and its outcome; Stopped when it can go on, with a text for trouble of the machine."""
 
 
 class Workers(Protocol):
-    """Takes tasks, gives outcomes back in any order."""
+    """Takes tasks, gives outcomes back in any order. here: trials' folders are on this machine."""
 
     size: int
+    here: bool
 
     def submit(self, task: Task) -> None:
         """Begins with a task, or lets it wait for its turn."""
@@ -46,7 +47,7 @@ class Workers(Protocol):
 class Serial:
     """One after the other, here. stop: asked by each trial, as it is nobody else's turn."""
 
-    size = 1
+    size, here = 1, True
 
     def __init__(self, stop: Callable[[], bool] = lambda: False) -> None:
         self._stop, self._tasks = stop, deque[Task]()
@@ -72,8 +73,8 @@ class Serial:
 def _attempt(task: Task, stop: Callable[[], bool]) -> Done:
     try:
         return task, execute(task, stop)
-    except Stopped:
-        return task, None
+    except Stopped as stopped:
+        return task, stopped
 
 
 @dataclass
@@ -85,6 +86,8 @@ class _Worker:
 
 class Processes:
     """A few processes that live as long as the session; one that dies gives its trial back."""
+
+    here = True
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -143,7 +146,7 @@ class Processes:
         code = worker.process.exitcode
         deaths = self._deaths[task.trial.key] = self._deaths.get(task.trial.key, 0) + 1
         if self._halt.is_set():
-            return task, None
+            return task, Stopped()
         if deaths >= MOST_DEATHS:
             self._hand_out()
             error = f"its process died {deaths} times, the last time with exit code {code}"

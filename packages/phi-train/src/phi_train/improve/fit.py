@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from phi_model import LanguageModel, load_checkpoint, save_checkpoint
+from phi_model import CheckpointError, LanguageModel, load_checkpoint, save_checkpoint
 from phi_optim import Optimizer, clip_scale, make_optimizer, schedules
+from phi_train.errors import Stopped
 from phi_train.improve.pause import Pause
 from phi_train.improve.rows import Row, RowOrder, collate, widest
 
@@ -67,10 +68,13 @@ class Trainer:
         save_checkpoint(path, self.model, step=step, tokenizer=tokenizer, tensors=state)
 
     def restore(self, path: Path) -> int:
-        """Goes on from save()'s file, where there is one; how many updates were made."""
-        if not path.exists():
+        """Goes on from save()'s file, where there is one and it is sound; how many updates were
+        made. Without one the work begins anew, with the same result.
+        """
+        try:
+            saved = load_checkpoint(path)
+        except (FileNotFoundError, CheckpointError):
             return 0
-        saved = load_checkpoint(path)
         self.model.parameters.assign(saved.parameters)
         own = {
             name.removeprefix(STATE): np.array(value)
@@ -125,16 +129,21 @@ def fit_by(
     function of the step and the weights alone. shape: (B, T) of the largest batch. tell(step,
     steps, loss): after each update.
     """
+    unfinished = path.with_name(f"{path.stem}.unfinished.phi")
     if path.exists():
         model.parameters.assign(load_checkpoint(path).parameters)
+        unfinished.unlink(missing_ok=True)
         return
-    unfinished = path.with_name(f"{path.stem}.unfinished.phi")
     trainer = Trainer(model, settings)
     first = trainer.restore(unfinished)
     model.start_workers(settings.workers, batch_size=shape[0], seq_len=shape[1])
     try:
         for step in range(first, settings.steps):
-            pause.point()
+            try:
+                pause.point()
+            except Stopped:
+                trainer.save(unfinished, step, tokenizer)
+                raise
             loss = gradient(step)
             trainer.update(step)
             if (step + 1) % settings.save_every == 0 and step + 1 < settings.steps:

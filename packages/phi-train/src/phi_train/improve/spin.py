@@ -9,9 +9,12 @@ continuation from the generated one, with the last model frozen as the reference
 
 from __future__ import annotations
 
+import json
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -94,6 +97,10 @@ def run_spin(
         spin.folder.close()
 
 
+def _checksum(texts: Any) -> int:
+    return zlib.crc32(json.dumps(texts).encode())
+
+
 class _Spin:
     """The stages, each of which is skipped when its result is there."""
 
@@ -106,7 +113,8 @@ class _Spin:
         tell: Tell,
     ) -> None:
         self.config, self._workers, self._pause, self._tell = config, workers, pause, tell
-        start = load_checkpoint(config.checkpoint)
+        begun = Path(path) / "base.phi"  # a copy: the other file may be trained on
+        start = load_checkpoint(begun if begun.exists() else config.checkpoint)
         if start.tokenizer is None:
             raise ConfigError(f"{config.checkpoint} holds no tokenizer, so it cannot read text")
         self._tokenizer_bytes = start.tokenizer
@@ -118,8 +126,10 @@ class _Spin:
         self._train = self._parts(corpus.train, config.pairs * config.iterations)
         self._held_out = self._parts(corpus.valid, config.held_out)
         self._valid = encode_documents(corpus.valid[: config.valid_documents], self.tokenizer)
-        self.folder = WorkFolder(path, asdict(config) | {"method": "spin", "workers": workers})
-        if not self.folder.model("base").exists():  # a copy: the other file may be trained on
+        texts = [self._train, self._held_out, corpus.valid[: config.valid_documents]]
+        facts = {"method": "spin", "workers": workers, "checksum_of_texts": _checksum(texts)}
+        self.folder = WorkFolder(path, asdict(config) | facts)
+        if not self.folder.model("base").exists():
             save_checkpoint(self.folder.model("base"), start.model, tokenizer=start.tokenizer)
 
     def _parts(self, texts: Sequence[str], number: int) -> list[tuple[str, str]]:
