@@ -111,8 +111,8 @@ def answer(book: Book) -> str | None:
             "depends on both. "
         )
     return (
-        f"{start}Measured between {ends} parameters outside the embedding and on {volumes} tokens, the "
-        f"smallest sizes that go below the held-out levels are: {'; '.join(parts)}."
+        f"{start}Measured between {ends} parameters outside the embedding and on {volumes} tokens, "
+        f"the smallest sizes that go below the held-out levels are: {'; '.join(parts)}."
     )
 
 
