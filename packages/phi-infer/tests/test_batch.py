@@ -117,7 +117,7 @@ def test_a_text_goes_on_from_a_state(make_model, changes, before, workers):
 
 
 def test_states_of_another_model_or_window_are_refused(make_model):
-    model, twin = make_model(6), make_model(6)
+    model, twin = make_model(6), make_model(7)
     weights, other = (fold(m.config, m.parameters) for m in (model, twin))
     batch = new_batch(weights, 2)
     for step in (new_step(other), new_step(weights, window=8)):

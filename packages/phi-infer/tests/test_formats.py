@@ -440,3 +440,23 @@ def test_a_model_bin_without_its_tokenizer(make_phi, tmp_path):
     (tmp_path / "tokenizer.bin").unlink()
     with pytest.raises(FormatError, match=r"no tokenizer\.bin beside it"):
         read(tmp_path / "model.bin")
+
+
+def test_a_model_beside_another_does_not_change_its_tokenizer(make_phi, tmp_path, byte_tokenizer):
+    folder = tmp_path / "together"
+    folder.mkdir()
+    for name in ("a.bin", "b.bin"):  # with the same tokenizer
+        write(make_phi(), folder / name, "llama2c")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    other = make_phi(tokenizer=byte_tokenizer)
+    with pytest.raises(FormatError, match=r"is the tokenizer of [ab]\.bin"):
+        write(other, folder / "c.bin", "llama2c")
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_safetensors_file_of_another_name_is_not_taken_for_the_model(make_phi, tmp_path):
+    folder = tmp_path / "hf"
+    write(make_phi(), folder, "safetensors")
+    (folder / "other.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    with pytest.raises(FormatError, match="its name must be"):
+        read(folder / "other.safetensors")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import msgpack
 import numpy as np
 import pytest
 
-from phi_infer import FormatError, SamplingError, load
+from phi_infer import FormatError, ModelError, SamplingError, load
 from phi_infer.batch import Batch
+from phi_infer.steps import fold, new_batch
 from phi_infer.text_state import PromptCache
-from phi_model import load_checkpoint, save_checkpoint
+from phi_model import build_model, load_checkpoint, save_checkpoint
+from phi_tokenizer import Tokenizer
 
 KINDS = {"gpt": {}, "rwkv7": {"kind": "rwkv7", "n_embd": 32, "n_head": 2}}
 TEXT = "The bear was glad, der Bär süßt Öl für 日本語."
@@ -328,3 +331,82 @@ def test_completions_are_plain_values(generator):
     found = generator.complete("The", max_tokens=3, log_probs=1)
     assert json.dumps([found.text, found.finish, found.ids, found.seed])
     assert found.text == generator.generate("The", max_tokens=3)
+
+
+# --- ids that stand for nothing -----------------------------------------------------------------
+
+
+@pytest.fixture
+def gappy(tmp_path, make_model, tokenizer):
+    """A generator whose tokenizer has holes, as some published vocabularies have them."""
+    vocabulary = tokenizer.vocabulary
+    end = max(vocabulary.special.values())
+    tokens = [None if i == end else token for i, token in enumerate(vocabulary.tokens)]
+    tokens += [None, None, *(name.encode() for name in vocabulary.special)]
+    special = {name: len(tokens) - 1 for name in vocabulary.special}
+    holes = Tokenizer(replace(vocabulary, tokens=tokens, special=special))
+    model = make_model(1, vocab_size=len(tokens) + 3)
+    save_checkpoint(tmp_path / "gappy.phi", model, tokenizer=holes.to_bytes())
+    return load(tmp_path / "gappy.phi"), [i for i, token in enumerate(tokens) if token is None]
+
+
+def test_an_id_that_stands_for_nothing_is_never_drawn(gappy):
+    generator, holes = gappy
+    assert len(holes) == 3
+    options = {"max_tokens": 60, "seed": 3, "logit_bias": dict.fromkeys(holes, 100.0)}
+    made = generator.complete("The bear", temperature=50.0, log_probs=20, **options)
+    assert len(made.ids) > 20
+    assert not set(made.ids) & set(holes)
+    assert not {i for choice in made.choices for i, _ in choice.alternatives} & set(holes)
+    assert all(math.isfinite(p) for choice in made.choices for _, p in choice.alternatives)
+    (batch,) = generator.complete_batch(["The bear"], temperature=50.0, log_probs=20, **options)
+    assert batch.ids == made.ids
+
+
+# --- states and their models --------------------------------------------------------------------
+
+
+def test_a_state_of_another_model_is_refused_everywhere(path, generator, tmp_path, tokenizer):
+    config = load_checkpoint(path).config
+    model = build_model(config, seed=9)
+    save_checkpoint(tmp_path / "other.phi", model, tokenizer=tokenizer.to_bytes())
+    same = load(path).read("The bear")  # of another copy in memory
+    expected = generator.generate("The bear was", seed=2)
+    assert generator.generate(" was", seed=2, state=same) == expected
+    assert generator.generate_batch([" was"], seed=2, state=same) == [expected]
+    state = load(tmp_path / "other.phi").read("The bear")
+    for use in (generator.generate, generator.read):
+        with pytest.raises(ModelError, match="another model's"):
+            use(" was", state=state)
+    with pytest.raises(ModelError, match="another model's"):
+        generator.generate_batch([" was"], state=state)
+
+
+def test_a_state_of_no_text_comes_back(generator, tmp_path):
+    generator.new_step().save_state(tmp_path / "empty")
+    step = generator.new_step()
+    step.prefill([1, 2, 3])
+    step.load_state(tmp_path / "empty")
+    assert step.position == 0
+    assert np.array_equal(step(5), generator.new_step()(5))
+
+
+def test_a_cleared_slot_is_as_new_and_touches_what_it_used_alone(path):
+    model = load_checkpoint(path).model
+    weights = fold(model.config, model.parameters)
+    batch = new_batch(weights, 1)
+    slot = batch.add(list(range(1, 41)))  # beyond the window of 32
+    batch.remove(slot)
+    again = batch.add([7, 8])
+    fresh = new_batch(weights, 1)
+    fresh.add([7, 8])
+    assert np.array_equal(batch.logits[again], fresh.logits[0])
+
+
+def test_a_stop_string_that_the_end_completes_is_why_it_ends(tmp_path, make_model, byte_tokenizer):
+    model = make_model(1, vocab_size=byte_tokenizer.n_vocab)
+    save_checkpoint(tmp_path / "bytes.phi", model, tokenizer=byte_tokenizer.to_bytes())
+    generator = load(tmp_path / "bytes.phi")
+    (half,) = (i for i, t in enumerate(byte_tokenizer.vocabulary.tokens) if t == b"\xc3")
+    made = generator.complete("a", max_tokens=1, stop="\ufffd", logit_bias={half: 100})
+    assert (made.ids, made.text, made.finish) == ([half], "", "stop")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,3 +65,11 @@ def test_pieces_do_not_matter(pieces, stops):
     )
     assert whole.startswith(shown)
     assert not any(stop in shown for stop in stops)
+
+
+def test_long_stop_strings_that_nearly_match_cost_little():
+    stopper = StopText(["a" * 999 + "b"] * 16)
+    started = time.perf_counter()
+    for _ in range(2000):
+        stopper.feed("a")
+    assert time.perf_counter() - started < 5

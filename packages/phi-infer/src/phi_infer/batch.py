@@ -119,7 +119,7 @@ class Batch:
     def _hand_over(self, state: TextState, slot: int) -> None:
         memory = state.step.memory()
         shapes = [array.shape for array in self._parts[0].memory(0)]
-        if state.weights is not self._weights or [array.shape for array in memory] != shapes:
+        if not state.fits(self._weights) or [array.shape for array in memory] != shapes:
             raise ConfigError("the state is another model's or window's: read its text again")
         np.concatenate([array.ravel() for array in memory], out=self._memory)
         self.logits[slot] = state.logits

@@ -134,7 +134,7 @@ class Generator:
             raise SamplingError(
                 f"log_probs is {log_probs}; it must be between 0 and {MAX_ALTERNATIVES}"
             )
-        ids = self.prompt_ids(prompt) if state is None else state.ids + self._encode(prompt)
+        ids = self._ids(prompt, state)
         request = Request(
             self.tokenizer,
             ids,
@@ -202,8 +202,7 @@ class Generator:
 
         A state is not used up: any number of texts may go on from it.
         """
-        ids = self.prompt_ids(text) if state is None else state.ids + self._encode(text)
-        return self._read(ids, state)
+        return self._read(self._ids(text, state), state)
 
     def save_state(self, state: TextState, path: str | os.PathLike[str]) -> None:
         """Writes a state to a file, whole or not at all."""
@@ -223,6 +222,13 @@ class Generator:
             found.read(ids[len(found.ids) :])
         self._cache.keep(found)
         return found
+
+    def _ids(self, text: str, state: TextState | None) -> list[int]:
+        if state is None:
+            return self.prompt_ids(text)
+        if not state.fits(self.weights):
+            raise ModelError("the state is another model's: read its text again with this one")
+        return state.ids + self._encode(text)
 
     def _encode(self, text: str) -> list[int]:
         return [int(i) for i in self.tokenizer.encode(text, disallowed_special=())]

@@ -24,11 +24,12 @@ from phi_infer.gpt_weights import GPTWeights
 from phi_model import CheckpointError, ConfigError
 from phi_model.files import atomic_write, read_map
 
-__all__ = ["BLOCK", "ContextError", "GPTCache"]
+__all__ = ["BLOCK", "CHUNK", "ContextError", "GPTCache"]
 
 Array = NDArray[Any]
 
 FORMAT, VERSION = "phi-gpt-state", 1
+CHUNK = 256  # tokens read in one pass: as many rows may be there when one of them fails
 BLOCK = 32  # rows by which what a step looks at grows: rows not yet filled are zeros
 
 
@@ -85,15 +86,17 @@ class GPTCache:
         return other
 
     def clear(self) -> None:
-        """The start of a text."""
-        self.keys[...] = 0
-        self.values[...] = 0
+        """The start of a text. Rows that were never used are not touched: they are zero."""
+        used = slice(self.filled + CHUNK)
+        self.keys[:, :, used] = 0
+        self.values[:, :, used] = 0
         self.position = 0
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the rows in use, whole or not at all."""
+        n_head, n = self.keys.shape[1], self.filled
         parts = [
-            part[:, :, : self.filled].swapaxes(1, 2).reshape(len(part), self.filled, -1)
+            part[:, :, :n].swapaxes(1, 2).reshape(len(part), n, n_head * part.shape[-1])
             for part in (self.keys, self.values)
         ]
         rows = np.concatenate(parts, axis=2).astype("<f4", copy=False)
@@ -138,5 +141,6 @@ class GPTCache:
         self.clear()
         n, n_keys = rows.shape[1], n_head * d
         for part, columns in ((self.keys, rows[..., :n_keys]), (self.values, rows[..., n_keys:])):
-            part[:, :, :n] = columns.reshape(n_layer, n, n_head, -1).swapaxes(1, 2)
+            heads = columns.reshape(n_layer, n, n_head, part.shape[-1])
+            part[:, :, :n] = heads.swapaxes(1, 2)
         self.position = position

@@ -12,14 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from phi_infer.gpt_cache import GPTCache
+from phi_infer.gpt_cache import CHUNK, GPTCache
 from phi_infer.gpt_pass import GPTPass
 
 __all__ = ["prefill"]
 
 Array = NDArray[Any]
 
-CHUNK = 256  # tokens a pass: what they make stays in cache
 QUERIES = 64  # tokens of a chunk that look back at once, none of them far beyond what it sees
 
 

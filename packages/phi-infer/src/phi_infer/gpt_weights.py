@@ -146,10 +146,10 @@ class GPTWeights:
         furthest = int(positions.max())
         if furthest >= MOST_TURNS:
             return self._turns_at(positions)
-        if furthest >= len(self._turns):
-            size = max(256, 1 << furthest.bit_length())
-            self._turns = self._turns_at(np.arange(size))
-        turns: Array = self._turns[positions]
+        kept = self._turns  # another thread may put a shorter table in its place
+        if furthest >= len(kept):
+            kept = self._turns = self._turns_at(np.arange(max(256, 1 << furthest.bit_length())))
+        turns: Array = kept[positions]
         return turns
 
     def _turns_at(self, positions: Array) -> Array:

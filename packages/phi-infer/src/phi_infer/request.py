@@ -78,6 +78,7 @@ class Request:
         self._n_vocab = tokenizer.n_vocab
         self._max_tokens, self._end_token, self._limit = max_tokens, end_token, limit
         self._log_probs = log_probs
+        self._holes = np.array(tokenizer.vocabulary.holes, np.intp)  # never drawn
         self._decoder, self._stopper = tokenizer.stream_decoder(), StopText(stop)
         self._pieces: list[str] = []
 
@@ -96,11 +97,17 @@ class Request:
             raise ModelError(
                 "the model's output is not finite: its training diverged; use an earlier checkpoint"
             )
+        if self._holes.size:
+            usable = usable.copy()
+            usable[self._holes] = -np.inf
         n_drawn = len(self.seen) - self._n_prompt
         token = sample(usable, self.sampling, position=n_drawn, seen=self.seen)
         if token == self._end_token:
             self.finish = "end"
-            return token, self._show(self._rest())
+            piece = self._rest()
+            if self._stopper.stopped:
+                self.finish = "stop"
+            return token, self._show(piece)
         self.seen.append(token)
         if self._log_probs is not None:
             self.choices.append(_choice(usable, token, self._log_probs))
@@ -113,6 +120,8 @@ class Request:
             self.finish = "context"
         if self.finish in ("length", "context"):
             piece += self._rest()
+            if self._stopper.stopped:
+                self.finish = "stop"
         return token, self._show(piece)
 
     def _rest(self) -> str:
@@ -137,4 +146,5 @@ class Request:
 def _choice(logits: Array, token: int, n_alternatives: int) -> TokenChoice:
     p = log_probabilities(logits)
     best = np.argsort(-p, kind="stable")[:n_alternatives]  # of equals, the lower id
+    best = best[np.isfinite(p[best])]
     return TokenChoice(token, float(p[token]), [(int(i), float(p[i])) for i in best])

@@ -37,8 +37,10 @@ class StopText:
     @staticmethod
     def _overlap(text: str, stop: str) -> int:
         """How many of the last characters of `text` are the first ones of `stop`."""
-        longest = min(len(text), len(stop) - 1)
-        return next((n for n in range(longest, 0, -1) if stop.startswith(text[-n:])), 0)
+        at = text.find(stop[0], max(0, len(text) - len(stop) + 1))
+        while at >= 0 and not stop.startswith(text[at:]):
+            at = text.find(stop[0], at + 1)
+        return len(text) - at if at >= 0 else 0
 
     def flush(self) -> str:
         """What was held back, when the text ends."""

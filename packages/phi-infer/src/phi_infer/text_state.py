@@ -59,6 +59,13 @@ class TextState:
         self.logits = self.step(token)
         self.ids.append(token)
 
+    def fits(self, weights: Weights) -> bool:
+        """Whether it is a state of this model, if perhaps of another copy of it in memory."""
+        own = self.weights
+        return own is weights or (
+            own.config == weights.config and _fingerprint(own) == _fingerprint(weights)
+        )
+
     def save(self, path: str | os.PathLike[str], weights: Weights) -> None:
         """Writes a file, whole or not at all; `weights` are those it was read with."""
         with _temporary_folder() as folder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import logging
+import math
 import socket
 import threading
 import time
@@ -13,6 +14,7 @@ from itertools import pairwise
 import pytest
 
 from phi_infer.errors import PhiInferError
+from phi_infer.request import Request
 from phi_infer.server import engine, run
 from phi_infer.server.engine import Job
 from phi_infer.server.errors import RequestError
@@ -382,3 +384,63 @@ def test_settings_that_allow_nothing():
         Settings(api_key="schlüssel")
     with pytest.raises(PhiInferError, match="blank"):
         Settings(api_key="sesame\n")
+
+
+def test_one_texts_bug_ends_no_other(start, monkeypatch):
+    server = start()
+    draw = Request.draw
+
+    def faulty(self, logits):
+        if self.sampling.seed == 13:
+            raise KeyError("a bug")
+        return draw(self, logits)
+
+    monkeypatch.setattr(Request, "draw", faulty)
+    good = server.stream(COMPLETIONS, NEVER_ENDS | {"max_tokens": 200, "seed": 1})
+    first = next(good)
+    status, told = server.ask(COMPLETIONS, {"prompt": "b", "max_tokens": 4, "seed": 13})
+    assert status == 500
+    assert "bug" not in json.dumps(told)
+    assert not any("error" in event for event in [first, *good])
+    assert server.engine.n_running == 0
+
+
+def test_an_engine_that_cannot_go_on_leaves_nobody_waiting(start, monkeypatch):
+    server = start()
+    stream = server.stream(COMPLETIONS, NEVER_ENDS)
+    next(stream)
+
+    def broken(*_args):
+        raise MemoryError
+
+    monkeypatch.setattr(server.engine, "_new_batch", broken)
+    monkeypatch.setattr(type(server.engine._batch), "step", broken)
+    *_, last = stream
+    assert "error" in last
+    status, _ = server.ask(COMPLETIONS, {"prompt": "a", "max_tokens": 2})
+    assert status == 503
+
+
+def test_a_slow_client_that_reads_all_the_time_gets_all(start, monkeypatch):
+    monkeypatch.setattr(run, "STALLED_SECONDS", 0.3)
+    server = start()
+    server.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    body = json.dumps(NEVER_ENDS | {"max_tokens": 150, "logprobs": 20}).encode()
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect(("127.0.0.1", server.port))
+        head = f"POST {COMPLETIONS} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+        slow.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        got = slow.recv(4000)
+        started = time.monotonic()
+        while part := slow.recv(4000):
+            got += part
+            time.sleep(0.04)
+    assert time.monotonic() - started > 0.6, "slower than the limit"
+    length = int(got.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+    assert len(got.split(b"\r\n\r\n", 1)[1]) == length
+
+
+def test_a_grace_without_end_is_refused():
+    with pytest.raises(PhiInferError, match="grace_seconds is inf"):
+        Settings(grace_seconds=math.inf)

@@ -51,6 +51,8 @@ class Vocabulary:
     """Bytes -> id of the tokens that are not special."""
     merged: list[int] = field(init=False, repr=False)
     """The id that each merge makes."""
+    holes: list[int] = field(init=False, repr=False)
+    """The ids that stand for nothing."""
 
     def __post_init__(self) -> None:
         check_special_names(self.special)
@@ -85,6 +87,9 @@ class Vocabulary:
                 f"({len(missing)} of 256 missing); it is not a byte-level one"
             )
         object.__setattr__(self, "ids", ids)
+        object.__setattr__(
+            self, "holes", [i for i, token in enumerate(self.tokens) if token is None]
+        )
         object.__setattr__(self, "merged", self._merged(ids))
 
     def _merged(self, ids: dict[bytes, int]) -> list[int]:

@@ -51,6 +51,10 @@ def read(path: str | os.PathLike[str], *, verify: bool = True) -> Checkpoint:
     if b"phi-checkpoint" in start:
         return load_checkpoint(source, verify=verify)
     if _looks_like("safetensors", start, size) or source.suffix == ".safetensors":
+        if source.name != "model.safetensors":
+            raise FormatError(
+                f"{source}: its name must be model.safetensors, in a folder of its own"
+            )
         return _reader("safetensors")(source.parent)
     if _looks_like("llama2c", start, size) or source.suffix == ".bin":
         return _reader("llama2c")(source)

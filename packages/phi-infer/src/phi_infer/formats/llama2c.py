@@ -109,6 +109,7 @@ def write_llama2c(
             "a tokenizer.bin has no place for this tokenizer's split pattern, its merges or the "
             "ids of its special tokens: they would not come back"
         )
+    _refuse_another(target, tokenizer_bin)
     parts = split(config, checkpoint.parameters)
     with atomic_write(target) as file:
         size = len(order) if config.tied_head else -len(order)
@@ -232,6 +233,17 @@ def read_llama2c(path: str | os.PathLike[str]) -> Checkpoint:
         raise FormatError(f"{source}: there is no tokenizer.bin beside it; copy it there")
     vocabulary = _unpack_tokenizer(map_file(beside), beside, config.vocab_size)
     return to_checkpoint(source, config, parts, Tokenizer(vocabulary).to_bytes())
+
+
+def _refuse_another(target: Path, tokenizer_bin: bytes) -> None:
+    """A model beside `target` reads the same tokenizer.bin, which must not change under it."""
+    beside = target.with_name(TOKENIZER)
+    others = [p for p in target.parent.glob("*.bin") if p.name not in (target.name, TOKENIZER)]
+    if others and beside.is_file() and beside.read_bytes() != tokenizer_bin:
+        raise FormatError(
+            f"{beside} is the tokenizer of {others[0].name}, and another one: give this model a "
+            "folder of its own"
+        )
 
 
 def _unpack_tokenizer(content: memoryview, path: Path, size: int) -> Vocabulary:

@@ -173,15 +173,21 @@ class Engine:
     # the engine's thread
 
     def _run(self) -> None:
-        while True:
-            with self._condition:
-                while not (self._waiting or self._running or self._ending):
-                    self._condition.wait()
-                if self._ending:
-                    break
-            self._round()
+        try:
+            while self._waits_for_work():
+                self._round()
+        except Exception:  # not even a new batch could be made
+            log.exception("the engine cannot go on")
+        self.close()
         self._give_all_up(RequestError(503, "the server is shutting down", code="shutting_down"))
         self._batch.close()
+
+    def _waits_for_work(self) -> bool:
+        """True as soon as there is some, False when the thread is to end."""
+        with self._condition:
+            while not (self._waiting or self._running or self._ending):
+                self._condition.wait()
+            return not self._ending
 
     def _round(self) -> None:
         try:
@@ -282,6 +288,10 @@ class Engine:
             token = job.draw(logits)
         except PhiInferError as error:
             job.fail(RequestError(500, str(error)))
+            self._release(slot)
+        except Exception:  # a bug that this text has shown: the others go on
+            log.exception("a text could not go on")
+            job.fail(RequestError(500, "the server failed to make this text"))
             self._release(slot)
         else:
             self._running[slot] = job, token

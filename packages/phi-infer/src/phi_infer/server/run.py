@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -74,7 +75,17 @@ class PatientProtocol(H11Protocol):
     def pause_writing(self) -> None:
         """The client lags."""
         super().pause_writing()
-        self._stall_timer = self.loop.call_later(STALLED_SECONDS, self.transport.abort)
+        self._give_up_unless_read(self.transport.get_write_buffer_size())
+
+    def _give_up_unless_read(self, left: int, *, again: bool = False) -> None:
+        """Ends the connection if none of `left` bytes are taken meanwhile; else it may go on."""
+        now = self.transport.get_write_buffer_size()
+        if again and now >= left:
+            self.transport.abort()
+            return
+        self._stall_timer = self.loop.call_later(
+            STALLED_SECONDS, partial(self._give_up_unless_read, now, again=True)
+        )
 
     def resume_writing(self) -> None:
         """The client has caught up."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from phi_infer.errors import PhiInferError
@@ -46,6 +47,8 @@ class Settings:
         for name in ("max_waiting", "grace_seconds"):
             if not getattr(self, name) >= 0:
                 raise PhiInferError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+        if not math.isfinite(self.grace_seconds):
+            raise PhiInferError(f"grace_seconds is {self.grace_seconds}; it must be finite")
         if self.workers > self.slots:
             raise PhiInferError(f"{self.workers} workers for {self.slots} slots: give one to each")
         if self.api_key is not None and not self.api_key.isascii():
