@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from phi_model import load_checkpoint, save_checkpoint
+from phi_model import ModelConfig, build_model, load_checkpoint, save_checkpoint
+from phi_tokenizer import Tokenizer
 from phi_train import ConfigError, train
 from phi_train.evaluate import evaluate
 from phi_train.prepare import prepare
@@ -96,3 +97,12 @@ def test_conflicts(settings, base, own, tmp_path):
         train(settings(data=own, init_from=str(bare)))
     with pytest.raises(FileNotFoundError):
         train(settings(data=own, init_from=str(tmp_path / "none.phi")))
+
+
+def test_a_padded_embedding_is_told(settings, tmp_path):
+    model = build_model(ModelConfig.preset("gpt-1k", vocab_size=300))
+    tokenizer = Tokenizer.train("one two", vocab_size=257, special_tokens=["<|endoftext|>"])
+    save_checkpoint(tmp_path / "padded.phi", model, tokenizer=tokenizer.to_bytes())
+    with pytest.raises(ConfigError, match=r"padded\.phi has 300 rows .* tokenizer of 257 tokens"):
+        train(settings(init_from=str(tmp_path / "padded.phi")))
+    assert not (tmp_path / "run").exists()

@@ -139,3 +139,12 @@ def test_the_whole_validation_text_or_a_slice(settings):
     part = train(settings("part", eval_tokens=50))
     assert _log(part, "valid_tokens")[0] == 50
     assert not math.isclose(_log(part, "valid_loss")[-1], part.evaluation.loss, rel_tol=1e-6)
+
+
+def test_a_slow_machine_is_warm_at_half_of_its_time():
+    config = TrainConfig(data="a.txt", seconds=100.0, warmup_steps=100)
+    budget = Budget(0, seconds=100.0)
+    factors = [rate_factor(config, "constant", budget, n, 10.0 * n) for n in range(10)]
+    assert factors[5:] == [1.0] * 5
+    assert factors == sorted(factors)
+    assert factors[0] == 0.01

@@ -12,10 +12,11 @@ import time
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import phi_train
-from phi_model import load_checkpoint
+from phi_model import load_checkpoint, save_checkpoint
 from phi_train import cli, train
 
 PROGRAM = Path(sysconfig.get_path("scripts")) / "phi-train"
@@ -300,6 +301,8 @@ def test_nothing_given(call):
         (["--batch-size", 0], ["batch_size is 0", "1 or more"]),
         (["--steps", 0], ["steps is 0"]),
         (["--steps", 5, "--tokens", 100], ["--steps and --tokens", "give one"]),
+        (["--tokens", 0], ["--tokens is 0", "above 0"]),
+        (["--seconds", 0], ["--seconds is 0", "above 0"]),
         (["--seconds", 5, "--tokens", 100], ["--tokens and --seconds", "give one"]),
         (["--seconds", -1], ["seconds is -1"]),
         (["--batches", "all"], ["batches is 'all'", "epochs"]),
@@ -492,3 +495,13 @@ def test_output_to_a_full_device(finished, config):
         with open("/dev/full", "w") as full:
             done = run(*args, stdout=full, stderr=subprocess.PIPE, capture_output=False)
         refused(done, "no space left")
+
+
+def test_weights_that_are_not_finite_are_no_figure(call, finished, tmp_path):
+    folder, _ = finished
+    opened = load_checkpoint(folder / "first/best.phi")
+    model = opened.build()
+    model.parameters["embedding"][...] = np.nan
+    save_checkpoint(tmp_path / "nan.phi", model, tokenizer=opened.tokenizer)
+    done = call("eval", tmp_path / "nan.phi", "--data", folder / "train.txt", "--json")
+    refused(done, "nan.phi has weights that are not finite")

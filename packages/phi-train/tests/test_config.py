@@ -140,3 +140,24 @@ def test_the_default_rate_falls_with_the_width(optimizer):
 
     assert rate(8) == rate(128) == PEAK_RATES[optimizer] > 0
     assert rate(256) == pytest.approx(rate(128) / 2)
+
+
+def test_every_character_comes_back(tmp_path):
+    text = "".join(map(chr, range(1, 256))) + "日本語"
+    config = TrainConfig(data="a.txt", prompt=text)
+    (tmp_path / "config.toml").write_text(config.to_toml(), encoding="utf-8")
+    assert TrainConfig.from_dict(TrainConfig.read(tmp_path / "config.toml")) == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"prompt": "\udcff"}, "prompt is .* not UTF-8"),
+        ({"batch_size": 10**20}, "batch_size is .* at most"),
+        ({"final_rate": -3.0}, "final_rate is -3.0; it must be from 0 to 1"),
+        ({"tokens": 100, "seconds": 5.0}, "tokens and seconds are 2 budgets"),
+    ],
+)
+def test_more_senseless_settings(changes, words):
+    with pytest.raises(ConfigError, match=words):
+        TrainConfig(data="a.txt", **changes)

@@ -12,8 +12,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import phi_train.documents
-from phi_train import DataError
+from phi_train import DataError, train
 from phi_train.documents import END_OF_TEXT, documents, files_of
+from phi_train.prepare import prepare
 
 
 def _file(tmp_path: Path, content: bytes | str, name: str = "text.txt") -> Path:
@@ -127,3 +128,31 @@ def test_nothing_is_kept_open(tmp_path):
     for _ in range(5):
         assert len(list(documents(path))) == 3
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_phi_train_wrote_into_a_folder_of_texts_is_left_out(tmp_path, settings):
+    _file(tmp_path, "One two three. " * 40)
+    train(settings("runs/one", data=str(tmp_path), steps=2))
+    prepare(str(tmp_path), tmp_path / "tokens", vocab_size=270)
+    assert [path.name for path in files_of(tmp_path)] == ["stories.txt", "text.txt"]
+    train(settings("runs/one", data=str(tmp_path), steps=3), resume=True)
+
+
+def test_a_linked_folder_is_read_once(tmp_path):
+    far, near = tmp_path / "far", tmp_path / "near"
+    far.mkdir()
+    near.mkdir()
+    _file(far, "Far.")
+    _file(near, "Near.", "near.txt")
+    (near / "link").symlink_to(far)
+    (far / "back").symlink_to(near)
+    assert sorted(documents(near)) == ["Far.", "Near."]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads all")
+def test_a_folder_that_may_not_be_read_is_told(tmp_path):
+    _file(tmp_path, "One.")
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    with pytest.raises(PermissionError):
+        list(documents(tmp_path))

@@ -189,6 +189,49 @@ def test_resuming_another_text_is_refused(settings, corpus):
     assert Path(settings().out, "last.phi").read_bytes() == last
 
 
+@pytest.mark.parametrize(
+    "changes", [{"seed": 7}, {"batch_size": 8}, {"grad_accum": 2}, {"batches": "epochs"},
+                {"vocab_size": 999}, {"tokenizer": "other.json"}]
+)  # fmt: skip
+def test_a_resumed_run_keeps_what_decides_its_batches(settings, changes):
+    train(settings(), progress=StopAt(3))
+    before = _files(Path(settings().out))
+    (name,) = changes
+    with pytest.raises(RunError, match=f"was trained with {name} .*a resumed run keeps it"):
+        train(settings(**changes), resume=True)
+    assert _files(Path(settings().out)) == before
+
+
+def test_the_best_of_another_text_is_not_the_best(settings, tmp_path, stories):
+    near, other = tmp_path / "near.txt", tmp_path / "other.txt"
+    near.write_text(" ".join(stories(5)))
+    other.write_text("zq xj 17 " * 400)
+    first = train(settings(learning_rate=0.01, valid=str(near)))
+    listener = Listener()
+    again = settings(learning_rate=0.01, steps=30, valid=str(other))
+    second = train(again, resume=True, progress=listener)
+    assert any("other held-out text" in line for line in listener.lines)
+    measured = [line for line in _log(second) if "valid_loss" in line and line["step"] > 24]
+    best = load_checkpoint(second.folder.best)
+    assert best.step > 24
+    assert best.metadata["best_loss"] == min(line["valid_loss"] for line in measured)
+    assert first.evaluation.loss < best.metadata["best_loss"]
+
+
+@pytest.mark.parametrize("damaged", [True, False])
+def test_a_best_that_is_gone_is_made_anew(settings, damaged):
+    train(settings(), progress=StopAt(13))
+    best = Path(settings().out, "best.phi")
+    if damaged:
+        best.write_bytes(best.read_bytes()[:-50])
+    else:
+        best.unlink()
+    listener = Listener()
+    result = train(settings(), resume=True, progress=listener)
+    assert any("best.phi is gone or damaged" in line for line in listener.lines)
+    assert load_checkpoint(result.folder.best).step > 13
+
+
 def test_resuming_needs_a_folder(settings):
     with pytest.raises(ConfigError, match="--resume needs the run's folder"):
         train(settings(out="").__class__(data="x"), resume=True)

@@ -91,6 +91,19 @@ def test_an_evaluation_that_no_checkpoint_knows_is_measured_anew(tmp_path):
         assert _lines(path) == lines[:kept]
 
 
+def test_a_step_that_is_no_number_is_where_the_log_ends(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": "a"}\n{"step": 2}\n')
+    MetricsLog(path, keep_steps=9).close()
+    assert _lines(path) == [{"step": 1}]
+
+
+def test_prepared_data_is_no_place_for_a_run(tmp_path):
+    (tmp_path / "manifest.json").touch()
+    with pytest.raises(RunError, match="holds prepared data"):
+        RunFolder(tmp_path).must_be_unused()
+
+
 def test_the_final_line_is_written_anew(tmp_path):
     path = tmp_path / "metrics.jsonl"
     for _ in range(2):
@@ -193,13 +206,19 @@ def test_unfinished_files_are_swept_away(tmp_path):
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
+END = {"step": 1, "final_loss": 2.0, "bits_per_byte": 1.0, "valid_tokens": 9, "text_bytes": 20}
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
         (None, None),
         ("", None),
         ('{"step": 1}\n', None),
-        ('{"step": 1}\n{"step": 1, "final_loss": 2.0}\n', {"step": 1, "final_loss": 2.0}),
+        ('{"step": 1}\n' + json.dumps(END) + "\n", END),
+        (json.dumps(END | {"final_loss": "2"}) + "\n", None),
+        (json.dumps(END | {"baselines": 3}) + "\n", None),
+        ('{"step": 1, "final_loss": 2.0}\n', None),
         ('{"final_loss": 2.0}\n{"step": 1}\n', None),
         ('{"step": 1, "final_lo', None),
         ("7\n", None),

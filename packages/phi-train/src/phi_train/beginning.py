@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from phi_model import Checkpoint, LanguageModel, build_model
+from phi_tokenizer import Tokenizer
 from phi_train.config import TrainConfig
 from phi_train.errors import ConfigError, RunError
 
@@ -19,6 +20,12 @@ def adopt(config: TrainConfig, source: Checkpoint) -> TrainConfig:
     """
     if source.tokenizer is None:
         raise ConfigError(f"{source.path} holds no tokenizer, so it cannot read text")
+    n_vocab = Tokenizer.from_bytes(source.tokenizer).n_vocab
+    if n_vocab != source.config.vocab_size:
+        raise ConfigError(
+            f"{source.path} has {source.config.vocab_size} rows in its embedding and a tokenizer "
+            f"of {n_vocab} tokens: only a model with as many of both can be fine-tuned"
+        )
     own = source.config.to_dict()
     for name, value in config.model.items():
         if name != "seq_len" and own.get(name, value) != value:

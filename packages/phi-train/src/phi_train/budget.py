@@ -39,12 +39,13 @@ def rate_factor(
 ) -> float:
     """What the peak learning rate is multiplied by for the update after `step` others.
 
-    The warm-up is a number of updates, and at most half of a budget that counts them.
+    The warm-up is a number of updates, and at most half of the budget.
     """
     final = config.final_rate
     if budget.seconds:
-        now, total = round(FINE * budget.share(step, elapsed)), FINE
-        return schedules.warmup(step, config.warmup_steps) * _curve(schedule, now, total, 0, final)
+        share = budget.share(step, elapsed)
+        rising = max(schedules.warmup(step, config.warmup_steps), min(1.0, 2 * share))
+        return rising * _curve(schedule, round(FINE * share), FINE, 0, final)
     warmup = min(config.warmup_steps, budget.steps // 2)
     return _curve(schedule, step, budget.steps, warmup, final)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +29,7 @@ from phi_train.cli_improve import improve_app
 from phi_train.cli_run import SOURCE_HELP, run
 from phi_train.cli_see import add_commands_to_see
 from phi_train.corpus import documents_to_measure, open_corpus
-from phi_train.errors import ConfigError, PhiTrainError
+from phi_train.errors import ConfigError, PhiTrainError, RunError
 from phi_train.evaluate import evaluate
 from phi_train.ngram import NAMES, baselines
 from phi_train.tokens import encode_documents
@@ -87,6 +88,8 @@ def eval_(
         texts, Tokenizer.from_bytes(opened.tokenizer), what=data, source_nats=nats
     )
     result = evaluate(opened.model, stream, seq_len=seq_len)
+    if not math.isfinite(result.loss):
+        raise RunError(f"{checkpoint} has weights that are not finite: use an earlier checkpoint")
     if as_json:
         print(json.dumps({"checkpoint": str(checkpoint), "step": opened.step, **result.as_dict()}))
         return

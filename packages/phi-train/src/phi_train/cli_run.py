@@ -253,6 +253,9 @@ def run(
     budgets = [name for name in BUDGETS if name in given]
     if len(budgets) > 1:
         raise ConfigError(f"--{' and --'.join(budgets)} are two budgets: give one")
+    for name in budgets:
+        if not given[name] > 0:
+            raise ConfigError(f"--{name} is {given[name]}; a budget must be above 0")
     from_file = _file_settings(config, out, resume=resume, needed="data" not in given)
     if budgets:  # one given here goes over any in the file
         from_file = {k: v for k, v in from_file.items() if k not in BUDGETS}

@@ -46,6 +46,7 @@ FINITE = (
     *("seconds", "flops", "learning_rate", "final_rate", "weight_decay", "beta1", "beta2", "ema"),
     *("guard_battery", "guard_heat", "guard_battery_heat", "guard_memory"),
 )
+MOST = 1_000_000  # rows, tokens of a row: no machine holds more
 HIGHEST_ORDER = 5  # of the n-gram baselines
 AVERAGING = "schedule-free"  # the optimiser that evaluates an average of its own
 PEAK_RATES = {  # swept on gpt-1m by benchmarks/optimizer_comparison.py; best at 2,000 steps
@@ -121,6 +122,9 @@ class TrainConfig:
         self._check_numbers()
         if self.steps < 1 and not (self.tokens or self.flops or self.seconds):
             raise ConfigError("steps is 0 and no other budget is set: give --steps, 1 or more")
+        several = [name for name in ("tokens", "seconds", "flops") if getattr(self, name)]
+        if len(several) > 1:
+            raise ConfigError(f"{' and '.join(several)} are {len(several)} budgets: set one")
         self._check_names()
         if self.workers != "auto" and (not self.workers.isdecimal() or int(self.workers) < 1):
             raise ConfigError(f"workers is {self.workers!r}; it must be 'auto', or 1 or more")
@@ -131,6 +135,10 @@ class TrainConfig:
             )
 
     def _check_names(self) -> None:
+        for one in fields(self):
+            text = getattr(self, one.name)
+            if isinstance(text, str) and not _is_unicode(text):
+                raise ConfigError(f"{one.name} is {text!a}; it holds bytes that are not UTF-8")
         for name, choices in (
             ("optimizer", OPTIMIZERS),
             ("schedule", ("", *SCHEDULES)),
@@ -157,6 +165,14 @@ class TrainConfig:
         for name in AT_LEAST_ZERO:
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+        self._check_ranges()
+
+    def _check_ranges(self) -> None:
+        for name in ("batch_size", "seq_len", "grad_accum"):
+            if getattr(self, name) > MOST:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at most {MOST:,}")
+        if not 0 <= self.final_rate <= 1:
+            raise ConfigError(f"final_rate is {self.final_rate}; it must be from 0 to 1")
         if self.seed >= 2**64:
             raise ConfigError(f"seed is {self.seed}; it must be below 2^64")
         if not 0 <= self.ema < 1:
@@ -246,4 +262,12 @@ def _toml(value: Any) -> str:
     """A TOML literal: JSON's strings, numbers and booleans are TOML's, but for infinity."""
     if isinstance(value, float):
         return repr(value)
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

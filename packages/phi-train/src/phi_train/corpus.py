@@ -110,7 +110,7 @@ def documents_to_measure(source: str) -> tuple[list[str], list[float] | None]:
     if source in DATASETS:
         return list(documents(dataset_file(source, held_out=True))), None
     if is_prepared(source):
-        prepared = open_prepared(source)
+        prepared = open_prepared(source, verify=True)
         nats = prepared.valid.source_nats
         return list(_texts(prepared, prepared.valid)), None if nats is None else nats.tolist()
     return list(documents(source)), None
@@ -120,7 +120,7 @@ def _documents_to_train_on(source: str) -> list[str]:
     if source in DATASETS:
         return list(documents(dataset_file(source, held_out=False)))
     if is_prepared(source):
-        prepared = open_prepared(source)
+        prepared = open_prepared(source, verify=True)
         return list(_texts(prepared, prepared.train))
     return list(documents(source))
 

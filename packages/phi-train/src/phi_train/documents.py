@@ -54,7 +54,7 @@ def files_of(source: str | os.PathLike[str]) -> list[Path]:
     """The files behind a source, sorted by name."""
     path = Path(source)
     if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _READERS and p.is_file())
+        files = sorted(p for p in _inside(path) if p.suffix.lower() in _READERS and p.is_file())
         if not files and (path / UNFINISHED).is_dir():
             raise DataError(f"{path} is not finished: run the same phi-train data prepare again")
         if not files:
@@ -63,6 +63,34 @@ def files_of(source: str | os.PathLike[str]) -> list[Path]:
     if not path.exists():
         raise DataError(f"{path} does not exist: --data takes a text file or a folder of them")
     return [path]
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    """Every file in a folder and those below it, behind links too; not what phi-train itself has
+    written there. Raises OSError for a folder that may not be read.
+    """
+
+    def told(error: OSError) -> None:
+        raise error
+
+    seen = set()
+    for place, folders, names in os.walk(folder, onerror=told, followlinks=True):
+        facts = os.stat(place)
+        if (facts.st_dev, facts.st_ino) in seen:  # a link back to where we were
+            folders.clear()
+            continue
+        seen.add((facts.st_dev, facts.st_ino))
+        folders[:] = [name for name in folders if not _is_ours(Path(place, name))]
+        yield from (Path(place, name) for name in names)
+
+
+def _is_ours(folder: Path) -> bool:
+    """A run, a folder of shards, an experiment or a model's improvement: no texts to learn."""
+    if folder.name == UNFINISHED:
+        return True
+    marks = (("metrics.jsonl", "config.toml"), ("manifest.json", "tokenizer.json"),
+             ("trials", "data"), ("examples.jsonl", "config.json"))  # fmt: skip
+    return any(all((folder / name).exists() for name in mark) for mark in marks)
 
 
 def _read_text(path: Path) -> Iterator[str]:

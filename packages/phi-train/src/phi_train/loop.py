@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from phi_model import Checkpoint, load_checkpoint, save_checkpoint
+from phi_model import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from phi_train.batches import make_batches
 from phi_train.beginning import adopt, first_model, resumed_model
 from phi_train.budget import Budget, Stopwatch, rate_factor
@@ -52,6 +52,7 @@ __all__ = ["TrainResult", "train"]
 
 Array = NDArray[Any]
 
+KEPT = ("seed", "batches", "batch_size", "grad_accum", "seq_len", "tokenizer", "vocab_size")
 COUNTED_TOKENS = 20_000_000  # for the n-gram baselines, from the start: counts take memory
 
 
@@ -115,7 +116,7 @@ class _Run:
         saved_tokenizer = source.tokenizer if source is not None else None
         data = open_run_data(config, saved_tokenizer, progress.say)
         self.train, self.valid = data.train, data.valid
-        self.train_checksum = data.train.checksum
+        self.train_checksum, self.valid_checksum = data.train.checksum, data.valid.checksum
         self.tokenizer = data.tokenizer.to_bytes()
         self.model = (
             resumed_model(config, checkpoint)
@@ -166,14 +167,44 @@ class _Run:
                 f"{checkpoint.path} was trained with {optimizer}, not {self.config.optimizer}: a "
                 "resumed run keeps its optimizer; leave it out, or start anew with --init-from"
             )
-        self.step, self.best_loss = checkpoint.step, float(saved["best_loss"])
-        self.evaluated_at = int(saved.get("evaluated_at", 0))
-        self.since_best = int(saved.get("since_best", 0))
+        for name, before in saved.get("kept", {}).items():
+            if before != getattr(self.config, name, before):
+                raise RunError(
+                    f"{checkpoint.path} was trained with {name} {before!r}, not "
+                    f"{getattr(self.config, name)!r}: a resumed run keeps it; leave it out, or "
+                    "start anew with --init-from"
+                )
+        self.step = checkpoint.step
+        self._restore_best(saved)
         self.watch = Stopwatch(float(saved.get("elapsed", 0.0)))
         self.learner.restore(checkpoint.tensors, step=self.step)
         self.progress.say(f"resuming {self.folder.path} after step {self.step}")
         for change in changes(saved.get("machine", {}), self.machine):
             self.progress.say(f"warning: another machine: {change}; the last bits may differ")
+
+    def _restore_best(self, saved: dict[str, Any]) -> None:
+        """The best so far, if it was measured on the same text and its weights are still there."""
+        if saved.get("measured_on", self._measured_on) != self._measured_on:
+            self.progress.say("warning: other held-out text than before: the best begins anew")
+            return
+        self.evaluated_at = int(saved.get("evaluated_at", 0))
+        best = float(saved["best_loss"])
+        try:
+            if math.isfinite(best):
+                load_checkpoint(self.folder.best)
+        except (CheckpointError, OSError):
+            self.progress.say(f"warning: {self.folder.best} is gone or damaged: it is made anew")
+            return
+        self.best_loss, self.since_best = best, int(saved.get("since_best", 0))
+
+    @property
+    def _measured_on(self) -> list[int]:
+        """What tells the text behind valid_loss from another."""
+        return [self.valid_checksum, self._n_measured]
+
+    @property
+    def _n_measured(self) -> int:
+        return min(self.config.eval_tokens or self.valid.ids.size, self.valid.ids.size)
 
     def _open(self, lock: RunLock, *, resume: bool) -> None:
         """The folder with all that describes the run; config.toml last: it marks a run."""
@@ -318,7 +349,7 @@ class _Run:
 
     def _evaluate_slice(self) -> None:
         """The start of the validation stream, often; best.phi is the best by this measure."""
-        n = min(self.config.eval_tokens or self.valid.ids.size, self.valid.ids.size)
+        n = self._n_measured
         part = replace(self.valid, ids=self.valid.ids[:n], source_nats=None)
         with self.learner.evaluation_view():
             result = evaluate(self.model, part)
@@ -383,6 +414,8 @@ class _Run:
             "data_checksum": self.train_checksum,
             "workers": self.model.workers,
             "optimizer": self.config.optimizer,
+            "kept": {name: getattr(self.config, name) for name in KEPT},
+            "measured_on": self._measured_on,
             "machine": self.machine,
         }
         if self.budget.seconds:  # else equal runs would differ in it

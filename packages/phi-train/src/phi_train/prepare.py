@@ -33,7 +33,7 @@ from phi_train.errors import ConfigError, DataError
 from phi_train.inputs import Input, Progress, numbered, open_input
 from phi_train.one_process import only_one
 from phi_train.ranges import Part, is_cut_safe, pieces_in
-from phi_train.run_folder import naming
+from phi_train.run_folder import RunFolder, naming
 from phi_train.shards import (
     FORMAT,
     MANIFEST,
@@ -107,6 +107,10 @@ def prepare(
         open_input(name, held_out=place > 0, stories=stories, progress=tell)
         for place, name in enumerate(names)
     ]
+    if RunFolder(folder).holds_a_run:
+        raise ConfigError(f"{folder} holds a run: choose another folder with --out")
+    if not os.fspath(out):
+        raise ConfigError("no folder for what is prepared: name one with --out")
     existed = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     with only_one(folder):

@@ -16,8 +16,11 @@ from typing import Any
 from phi_model.files import atomic_write
 from phi_train.errors import RunError
 from phi_train.json_lines import append, object_of
+from phi_train.shards import is_prepared
 
 __all__ = ["MetricsLog", "RunFolder", "naming"]
+
+FINAL = ("step", "final_loss", "bits_per_byte", "valid_tokens", "text_bytes")  # of a finished run
 
 
 @contextmanager
@@ -64,14 +67,18 @@ class RunFolder:
             last = object_of(self.metrics.read_bytes().splitlines()[-1])
         except (OSError, IndexError):
             return None
-        return last if last is not None and "final_loss" in last else None
+        if last is None or not all(type(last.get(name)) in (int, float) for name in FINAL):
+            return None
+        return last if isinstance(last.get("baselines", {}), dict) else None
 
     def checkpoint(self, step: int) -> Path:
         """The path of the checkpoint after `step` updates."""
         return self.path / "checkpoints" / f"step-{step:06d}.phi"
 
     def must_be_unused(self) -> None:
-        """Raises RunError when the folder already holds a run."""
+        """Raises RunError when the folder already holds a run, or prepared data."""
+        if is_prepared(self.path):
+            raise RunError(f"{self.path} holds prepared data: choose another folder with --out")
         if self.holds_a_run:
             raise RunError(
                 f"{self.path} already holds a run: continue it with --resume, or choose another "
@@ -145,11 +152,12 @@ class MetricsLog:
         size, evaluated = 0, step if evaluated_at is None else evaluated_at
         for line in path.read_bytes().splitlines(keepends=True):
             entry = object_of(line) if line.endswith(b"\n") else None
-            if entry is None or entry.get("step", 0) > step:
+            at = None if entry is None else entry.get("step", 0)
+            if entry is None or type(at) is not int or at > step:
                 break
             if "final_loss" in entry or "diverged" in entry:
                 break
-            if "valid_loss" in entry and entry["step"] > evaluated:
+            if "valid_loss" in entry and at > evaluated:
                 break
             size += len(line)
         return size

@@ -53,7 +53,7 @@ def find_runs(folder: Path) -> list[RunRecord]:
     for path in _folders(folder, DEPTH):
         files = RunFolder(path)
         if files.metrics.exists() or files.config.exists():
-            with suppress(RunError):  # gone since we looked
+            with suppress(RunError, OSError):  # gone since we looked, or not ours to read
                 found.append(read_run(path, last_bytes=END))
     return sorted(found, key=lambda run: -(run.changed or 0.0))
 
