@@ -216,6 +216,8 @@ def test_the_best_of_another_text_is_not_the_best(settings, tmp_path, stories):
     assert best.step > 24
     assert best.metadata["best_loss"] == min(line["valid_loss"] for line in measured)
     assert first.evaluation.loss < best.metadata["best_loss"]
+    steps = [line["step"] for line in _log(second) if "loss" in line]
+    assert steps == list(range(1, 31)), "the log of the steps before is kept"
 
 
 @pytest.mark.parametrize("damaged", [True, False])

@@ -116,7 +116,9 @@ class _Run:
         saved_tokenizer = source.tokenizer if source is not None else None
         data = open_run_data(config, saved_tokenizer, progress.say)
         self.train, self.valid = data.train, data.valid
-        self.train_checksum, self.valid_checksum = data.train.checksum, data.valid.checksum
+        n = min(config.eval_tokens or self.valid.ids.size, self.valid.ids.size)
+        self.slice = replace(self.valid, ids=self.valid.ids[:n], source_nats=None)
+        self.train_checksum, self.slice_checksum = data.train.checksum, self.slice.checksum
         self.tokenizer = data.tokenizer.to_bytes()
         self.model = (
             resumed_model(config, checkpoint)
@@ -184,7 +186,7 @@ class _Run:
 
     def _restore_best(self, saved: dict[str, Any]) -> None:
         """The best so far, if it was measured on the same text and its weights are still there."""
-        if saved.get("measured_on", self._measured_on) != self._measured_on:
+        if saved.get("measured_on", self.slice_checksum) != self.slice_checksum:
             self.progress.say("warning: other held-out text than before: the best begins anew")
             return
         self.evaluated_at = int(saved.get("evaluated_at", 0))
@@ -196,15 +198,6 @@ class _Run:
             self.progress.say(f"warning: {self.folder.best} is gone or damaged: it is made anew")
             return
         self.best_loss, self.since_best = best, int(saved.get("since_best", 0))
-
-    @property
-    def _measured_on(self) -> list[int]:
-        """What tells the text behind valid_loss from another."""
-        return [self.valid_checksum, self._n_measured]
-
-    @property
-    def _n_measured(self) -> int:
-        return min(self.config.eval_tokens or self.valid.ids.size, self.valid.ids.size)
 
     def _open(self, lock: RunLock, *, resume: bool) -> None:
         """The folder with all that describes the run; config.toml last: it marks a run."""
@@ -349,10 +342,9 @@ class _Run:
 
     def _evaluate_slice(self) -> None:
         """The start of the validation stream, often; best.phi is the best by this measure."""
-        n = self._n_measured
-        part = replace(self.valid, ids=self.valid.ids[:n], source_nats=None)
+        n = self.slice.ids.size
         with self.learner.evaluation_view():
-            result = evaluate(self.model, part)
+            result = evaluate(self.model, self.slice)
             if not math.isfinite(result.loss):
                 raise self._diverged(result.loss)
             self.metrics.write(step=self.step, valid_loss=result.loss, valid_tokens=n)
@@ -415,7 +407,7 @@ class _Run:
             "workers": self.model.workers,
             "optimizer": self.config.optimizer,
             "kept": {name: getattr(self.config, name) for name in KEPT},
-            "measured_on": self._measured_on,
+            "measured_on": self.slice_checksum,
             "machine": self.machine,
         }
         if self.budget.seconds:  # else equal runs would differ in it

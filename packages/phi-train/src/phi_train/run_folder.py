@@ -137,8 +137,8 @@ class MetricsLog:
 
     def __init__(self, path: Path, *, keep_steps: int = 0, evaluated_at: int | None = None) -> None:
         """Continues after step `keep_steps`: later lines of an interrupted run are cut off, and
-        so are an evaluation after step `evaluated_at`, the end of a run that diverged and the
-        final line of a finished run that goes on.
+        so are an evaluation at that step, where the last one known is from `evaluated_at` before
+        it, the end of a run that diverged and the final line of a finished run that goes on.
         """
         self._path = path
         self._file = path.open("ab", buffering=0)
@@ -149,7 +149,7 @@ class MetricsLog:
     @staticmethod
     def _size_up_to(path: Path, step: int, evaluated_at: int | None) -> int:
         """Bytes of the whole lines up to `step`."""
-        size, evaluated = 0, step if evaluated_at is None else evaluated_at
+        size, is_known = 0, evaluated_at is None or evaluated_at >= step
         for line in path.read_bytes().splitlines(keepends=True):
             entry = object_of(line) if line.endswith(b"\n") else None
             at = None if entry is None else entry.get("step", 0)
@@ -157,7 +157,7 @@ class MetricsLog:
                 break
             if "final_loss" in entry or "diverged" in entry:
                 break
-            if "valid_loss" in entry and at > evaluated:
+            if "valid_loss" in entry and at == step and not is_known:
                 break
             size += len(line)
         return size
