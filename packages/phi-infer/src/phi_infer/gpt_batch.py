@@ -30,8 +30,7 @@ class GPTBatch:
         self.weights = weights
         first = GPTCache(weights, window)
         self._keys, self._values = (
-            np.zeros((len(part), slots, *part.shape[1:]), np.float32)
-            for part in (first.keys, first.values)
+            np.zeros((len(part), slots, *part.shape[1:]), np.float32) for part in first.memory
         )
         self._pass = GPTPass(weights, slots)
         self._caches = [
@@ -49,7 +48,7 @@ class GPTBatch:
 
     def memory(self, slot: int) -> list[Array]:
         """What is remembered of a text: arrays of the shapes of a step's memory()."""
-        return [self._caches[slot].keys, self._caches[slot].values]
+        return self._caches[slot].memory
 
     def set_position(self, slot: int, position: int) -> None:
         """The memory of a slot was written: that of a text of so many tokens."""

@@ -77,19 +77,24 @@ class GPTCache:
                 "or let the context slide"
             )
 
+    @property
+    def memory(self) -> list[Array]:
+        """All that is remembered, itself."""
+        return [self.keys, self.values]
+
     def copy(self) -> GPTCache:
         """A cache that changes by itself."""
         other = GPTCache(self.weights, 0 if self.bounded else self.window)
-        other.keys[:, :, : self.filled] = self.keys[:, :, : self.filled]
-        other.values[:, :, : self.filled] = self.values[:, :, : self.filled]
+        for theirs, own in zip(other.memory, self.memory, strict=True):
+            theirs[:, :, : self.filled] = own[:, :, : self.filled]
         other.position = self.position
         return other
 
     def clear(self) -> None:
         """The start of a text. Rows that were never used are not touched: they are zero."""
         used = slice(self.filled + CHUNK)
-        self.keys[:, :, used] = 0
-        self.values[:, :, used] = 0
+        for part in self.memory:
+            part[:, :, used] = 0
         self.position = 0
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -97,7 +102,7 @@ class GPTCache:
         n_head, n = self.keys.shape[1], self.filled
         parts = [
             part[:, :, :n].swapaxes(1, 2).reshape(len(part), n, n_head * part.shape[-1])
-            for part in (self.keys, self.values)
+            for part in self.memory
         ]
         rows = np.concatenate(parts, axis=2).astype("<f4", copy=False)
         raw = rows.tobytes()

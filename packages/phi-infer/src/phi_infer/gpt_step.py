@@ -85,7 +85,7 @@ class GPTStep:
 
     def memory(self) -> list[Array]:
         """What is remembered of the text: the cache's keys and values, themselves."""
-        return [self._cache.keys, self._cache.values]
+        return self._cache.memory
 
     def copy(self) -> GPTStep:
         """A step that goes on from here by itself; the weights are shared."""

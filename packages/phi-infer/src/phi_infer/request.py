@@ -103,34 +103,30 @@ class Request:
         n_drawn = len(self.seen) - self._n_prompt
         token = sample(usable, self.sampling, position=n_drawn, seen=self.seen)
         if token == self._end_token:
-            self.finish = "end"
-            piece = self._rest()
-            if self._stopper.stopped:
-                self.finish = "stop"
-            return token, self._show(piece)
+            self.finish, piece = "end", ""
+        else:
+            piece = self._take(token, usable)
+        if self.finish is not None:
+            piece += self._rest()
+        if self._stopper.stopped:
+            self.finish = "stop"
+        self._pieces.append(piece)
+        return token, piece
+
+    def _take(self, token: int, usable: Array) -> str:
+        """One more token of the text; what of it may be shown now."""
         self.seen.append(token)
         if self._log_probs is not None:
             self.choices.append(_choice(usable, token, self._log_probs))
-        piece = self._stopper.feed(self._decoder.feed(token))
-        if self._stopper.stopped:
-            self.finish = "stop"
-        elif n_drawn + 1 == self._max_tokens:
+        if len(self.seen) - self._n_prompt == self._max_tokens:
             self.finish = "length"
         elif self._limit is not None and len(self.seen) > self._limit:
             self.finish = "context"
-        if self.finish in ("length", "context"):
-            piece += self._rest()
-            if self._stopper.stopped:
-                self.finish = "stop"
-        return token, self._show(piece)
+        return self._stopper.feed(self._decoder.feed(token))
 
     def _rest(self) -> str:
         """What was held back, when no stop string can come any more."""
         return self._stopper.feed(self._decoder.flush()) + self._stopper.flush()
-
-    def _show(self, piece: str) -> str:
-        self._pieces.append(piece)
-        return piece
 
     def completion(self) -> Completion:
         """The text that was made, once finish is set."""

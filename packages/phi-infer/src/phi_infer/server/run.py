@@ -13,7 +13,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -75,17 +74,18 @@ class PatientProtocol(H11Protocol):
     def pause_writing(self) -> None:
         """The client lags."""
         super().pause_writing()
-        self._give_up_unless_read(self.transport.get_write_buffer_size())
+        self._wait_for_reader()
 
-    def _give_up_unless_read(self, left: int, *, again: bool = False) -> None:
-        """Ends the connection if none of `left` bytes are taken meanwhile; else it may go on."""
-        now = self.transport.get_write_buffer_size()
-        if again and now >= left:
+    def _wait_for_reader(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        self._stall_timer = self.loop.call_later(STALLED_SECONDS, self._look_at_reader, left)
+
+    def _look_at_reader(self, left: int) -> None:
+        """Goes on waiting for a client that took some of the `left` bytes; else gives it up."""
+        if self.transport.get_write_buffer_size() < left:
+            self._wait_for_reader()
+        else:
             self.transport.abort()
-            return
-        self._stall_timer = self.loop.call_later(
-            STALLED_SECONDS, partial(self._give_up_unless_read, now, again=True)
-        )
 
     def resume_writing(self) -> None:
         """The client has caught up."""
